@@ -1,0 +1,81 @@
+//! How nodes share rooms: the bus trait, its local implementation and the suite that every bus passes.
+//!
+//! Local delivery between members of one node never comes here.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use roomcast_protocol::{Packet, RoomId, SessionId};
+use tokio::sync::watch;
+
+/// Whether the bus carries anything right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusState {
+    /// Never reached yet.
+    Connecting,
+    /// Carrying.
+    Up,
+    /// Was reached once, is lost now; being reconnected.
+    Down,
+    /// Closed for good.
+    Closed,
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// Handed to the bus.
+    Sent,
+    /// Dropped: the bus is not up.
+    Down,
+    /// Dropped: the bus's outgoing buffer is full.
+    Full,
+}
+
+/// Why a subscription could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum SubscribeError {
+    /// The bus was closed for good.
+    #[error("the bus is closed")]
+    Closed,
+    /// The broker or the client library refused.
+    #[error("subscribing failed: {0}")]
+    Failed(String),
+}
+
+/// One packet that another node published in a room.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The session that sent it, where the subject names one; a foreign server may use a user's name there.
+    pub sender: Option<SessionId>,
+    /// The serialized `PacketWrapper`.
+    pub payload: Bytes,
+}
+
+/// The stream of what other nodes publish in one room. Dropping it unsubscribes.
+pub trait Subscription: Send + 'static {
+    /// The next delivery, in each publisher's order; `None` when the bus closed for good. Cancel-safe.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>>;
+
+    /// Packets that this subscription lost since the last call because its bounded buffer was full.
+    fn take_lost(&mut self) -> u64;
+}
+
+/// What carries packets between nodes.
+pub trait Bus: Send + Sync + 'static {
+    /// Hands a packet to all other nodes with members in the room. Never blocks and never buffers without bound.
+    fn publish(&self, room: &RoomId, packet: &Packet) -> Published;
+
+    /// Begins to receive what other nodes publish in the room, once per room and node.
+    fn subscribe<'a>(
+        &'a self,
+        room: &'a RoomId,
+    ) -> Pin<Box<dyn Future<Output = Result<Box<dyn Subscription>, SubscribeError>> + Send + 'a>>;
+
+    /// The state and its changes.
+    fn state(&self) -> watch::Receiver<BusState>;
+
+    /// Leaves the bus: subscriptions end, nothing more is published.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+}

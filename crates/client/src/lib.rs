@@ -1,0 +1,1 @@
+//! A native client: join, send, receive, reconnect.

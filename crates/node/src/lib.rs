@@ -1,0 +1,1 @@
+//! The router itself: the actors, the tree, configuration, administration. Binary: roomcast.

@@ -1,0 +1,1 @@
+//! The decisions of the media path, sans-IO: admission, limits, egress queues and what they drop.

@@ -1,0 +1,1 @@
+//! OTP supervisors on ractor: the decisions are pure, one file touches ractor.

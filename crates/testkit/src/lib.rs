@@ -1,0 +1,1 @@
+//! For tests only: a node in a box, scripted clients, faults, the history checker.
