@@ -1,1 +1,3 @@
-//! A native client: join, send, receive, reconnect.
+//! A native client: join, send, receive, reconnect; and clips to send.
+
+pub mod clip;
