@@ -1,0 +1,1 @@
+//! What the fuzz targets and their bounded runs check.
