@@ -3,6 +3,10 @@
 //! What lives here: handshakes, framing, bounds on what one peer may send, certificates. What does not: who may join,
 //! what is dropped, and every other decision about a room.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod tls;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
