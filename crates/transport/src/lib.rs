@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod tls;
+pub mod websocket;
 
 use std::future::Future;
 use std::io;
@@ -60,6 +61,12 @@ impl ReadError {
 pub trait PacketReader: Send + 'static {
     /// Waits for what comes next. Clears `buffer` first. Not cancel-safe: drop the reader after dropping this future.
     fn read(&mut self, buffer: &mut PacketBuffer) -> impl Future<Output = Result<Incoming, ReadError>> + Send;
+
+    /// To be called after the writer's `close`: throws away what the peer still sends until it closes too, at most about
+    /// a second, so that the close frame is not lost to a reset over unread input. Nothing to do on most transports.
+    fn linger(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// The sending half of a connection.
