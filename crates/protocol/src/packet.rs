@@ -131,7 +131,10 @@ impl PacketBuffer {
     }
 
     /// Makes the packet, with one allocation, and clears the buffer. `stamp`, where given, is appended as
-    /// `PacketWrapper.session_id` (field 4): protobuf takes a field's last value.
+    /// `PacketWrapper.session_id` (field 4): protobuf takes a field's last value. It adds at most 11 bytes, which are not
+    /// counted against [`MAX_PACKET_BYTES`](crate::MAX_PACKET_BYTES).
+    ///
+    /// The buffer's own memory stays with it, so the allocation here is the packet's and holds not a byte too many.
     pub fn seal(&mut self, tag: Tag, stamp: Option<SessionId>) -> Packet {
         if self.bytes.is_empty() {
             self.bytes.extend_from_slice(&[0; HEADROOM]);
