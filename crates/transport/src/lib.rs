@@ -7,6 +7,7 @@
 
 pub mod tls;
 pub mod websocket;
+pub mod webtransport;
 
 use std::future::Future;
 use std::io;

@@ -1,0 +1,77 @@
+//! WebTransport over HTTP/3 and QUIC: a packet per unidirectional stream or datagram.
+//!
+//! What lives here: the handshake with its HTTP answers, the order and bounds of streams, closing. What does not: who may
+//! join, and what is done with a packet.
+//!
+//! The library makes the session (SETTINGS, CONNECT, the closing capsule). Packets' streams are read and written on its
+//! QUIC connection, because order needs each stream's number from the moment it is opened, and bounds need a hand on
+//! streams that never even send their header.
+
+mod client;
+mod header;
+mod options;
+mod reader;
+pub mod sequencer;
+mod server;
+mod stats;
+mod stream;
+mod writer;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use roomcast_protocol::CloseCode;
+use web_transport_quinn::{Session, SessionError, proto};
+
+pub use client::{ClientReader, ClientWriter, ConnectError, connect, connect_with};
+pub use options::Options;
+pub use reader::Reader;
+pub use server::{HandshakeError, accept, endpoint, server_config};
+pub use stats::{Counters, Stats};
+pub use writer::Writer;
+
+/// What both halves of a connection share. When the last one is gone and nobody has closed, the peer is told that this
+/// side crashed: a connection that ends in order says so.
+#[derive(Debug)]
+struct Shared {
+    session: Session,
+    counters: std::sync::Arc<Counters>,
+    closed: AtomicBool,
+}
+
+impl Shared {
+    fn new(session: Session) -> Self {
+        Self { session, counters: std::sync::Arc::default(), closed: AtomicBool::new(false) }
+    }
+
+    /// Starts to close, once; the library sends the code to the peer and waits a little for it to go.
+    fn close(&self, code: u16, reason: &str) {
+        /// The closing capsule holds no longer reason.
+        const LONGEST: usize = 1024;
+        if !self.closed.swap(true, Ordering::AcqRel) {
+            self.session.close(u32::from(code), &reason.as_bytes()[..reason.len().min(LONGEST)]);
+        }
+    }
+
+    /// Why the connection is over, in words.
+    fn reason(&self) -> String {
+        self.session.close_reason().map_or_else(|| "closed".to_owned(), |reason| explain(&reason))
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close(CloseCode::Crashed.number(), "");
+    }
+}
+
+fn explain(error: &SessionError) -> String {
+    match error {
+        SessionError::ConnectionError(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+/// An application's code in the range that HTTP/3 leaves to WebTransport: for resetting and stopping streams.
+fn stream_code(code: u32) -> quinn::VarInt {
+    quinn::VarInt::from_u64(proto::error_to_http3(code)).expect("the range of WebTransport's codes is below 2^62")
+}

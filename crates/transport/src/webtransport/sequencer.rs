@@ -1,0 +1,213 @@
+//! In which order packets are released: the order in which their streams were opened, whatever order they end in.
+//!
+//! Pure: no sockets, and time is an argument. What does not live here: reading streams, and telling a peer that one was
+//! abandoned.
+//!
+//! The oldest stream that has not ended is the head. It holds up everything behind it, so only the head can be abandoned:
+//! when finished packets have waited behind it too long, when it has been open too long, or when too much memory waits.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// What a tracked stream costs besides its bytes, so that a flood of empty packets behind a stalled head is bounded too.
+pub const ENTRY_BYTES: usize = 256;
+
+/// How patient to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long finished packets may wait behind a head that makes no progress.
+    pub wait: Duration,
+    /// How long a stream may take from its opening to its end.
+    pub lifetime: Duration,
+    /// How many bytes all tracked streams may hold, with [`ENTRY_BYTES`] for each.
+    pub bytes: usize,
+}
+
+/// Why a stream was abandoned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Abandoned {
+    /// It made no progress while later packets waited for it.
+    Stalled,
+    /// It did not end in its lifetime.
+    Overdue,
+    /// Too much memory waited for it.
+    Memory,
+}
+
+#[derive(Debug)]
+enum State<P> {
+    Open { progress: Instant, bytes: usize },
+    Finished { packet: P, bytes: usize },
+    Gone,
+}
+
+#[derive(Debug)]
+struct Entry<P> {
+    id: u64,
+    opened: Instant,
+    state: State<P>,
+}
+
+impl<P> Entry<P> {
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES
+            + match self.state {
+                State::Open { bytes, .. } | State::Finished { bytes, .. } => bytes,
+                State::Gone => 0,
+            }
+    }
+}
+
+/// The streams of one connection that are open, or finished and not yet released. Ids grow in the order of opening.
+#[derive(Debug)]
+pub struct Sequencer<P> {
+    limits: Limits,
+    /// By id. The front is open or finished, never gone.
+    entries: VecDeque<Entry<P>>,
+    /// When which stream finished behind an open one, oldest first; ids before the front of `entries` are history.
+    finished: VecDeque<(u64, Instant)>,
+    held: usize,
+}
+
+impl<P> Sequencer<P> {
+    /// Tracks nothing yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, entries: VecDeque::new(), finished: VecDeque::new(), held: 0 }
+    }
+
+    /// How many bytes wait here, with [`ENTRY_BYTES`] for each stream.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// How many streams are tracked.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is open and nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether this stream is the head: its packet will be the next one released.
+    #[must_use]
+    pub fn is_next(&self, id: u64) -> bool {
+        self.entries.front().is_some_and(|head| head.id == id)
+    }
+
+    /// A stream was opened. Those of lower ids come first, also when they are told of later.
+    pub fn opened(&mut self, id: u64, now: Instant) {
+        if let Err(at) = self.position(id) {
+            let entry = Entry { id, opened: now, state: State::Open { progress: now, bytes: 0 } };
+            self.held += entry.bytes();
+            self.entries.insert(at, entry);
+        }
+    }
+
+    /// A stream has `bytes` by now. False if it is not open here (any more).
+    pub fn progressed(&mut self, id: u64, bytes: usize, now: Instant) -> bool {
+        self.change(id, State::Open { progress: now, bytes })
+    }
+
+    /// A stream ended with this packet of so many bytes. False if it is not open here (any more).
+    pub fn finished(&mut self, id: u64, packet: P, bytes: usize, now: Instant) -> bool {
+        let behind = self.entries.front().is_some_and(|head| head.id < id);
+        let known = self.change(id, State::Finished { packet, bytes });
+        if known && behind {
+            self.finished.push_back((id, now));
+        }
+        known
+    }
+
+    /// A stream ended without a packet: reset, or not one of the session's. False if it is not open here (any more).
+    pub fn gone(&mut self, id: u64) -> bool {
+        let known = self.change(id, State::Gone);
+        self.trim();
+        known
+    }
+
+    /// The next packet in order, if its turn has come.
+    pub fn release(&mut self) -> Option<P> {
+        if !matches!(self.entries.front()?.state, State::Finished { .. }) {
+            return None;
+        }
+        let entry = self.pop()?;
+        self.trim();
+        match entry.state {
+            State::Finished { packet, .. } => Some(packet),
+            State::Open { .. } | State::Gone => None,
+        }
+    }
+
+    /// The head, if it has been waited for long enough. [`Self::gone`] is how it is given up.
+    #[must_use]
+    pub fn overdue(&self, now: Instant) -> Option<(u64, Abandoned)> {
+        let (head, progress) = self.head()?;
+        if self.held > self.limits.bytes {
+            return Some((head.id, Abandoned::Memory));
+        }
+        if self.patience(progress).is_some_and(|until| now >= until) {
+            return Some((head.id, Abandoned::Stalled));
+        }
+        (now >= head.opened + self.limits.lifetime).then_some((head.id, Abandoned::Overdue))
+    }
+
+    /// When [`Self::overdue`] must be asked again if nothing happens until then.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let (head, progress) = self.head()?;
+        let end = head.opened + self.limits.lifetime;
+        Some(self.patience(progress).map_or(end, |until| until.min(end)))
+    }
+
+    fn head(&self) -> Option<(&Entry<P>, Instant)> {
+        let head = self.entries.front()?;
+        match head.state {
+            State::Open { progress, .. } => Some((head, progress)),
+            State::Finished { .. } | State::Gone => None,
+        }
+    }
+
+    /// Until when a head with this last progress is waited for; `None` where nothing waits behind it.
+    fn patience(&self, progress: Instant) -> Option<Instant> {
+        self.finished.front().map(|&(_, since)| since.max(progress) + self.limits.wait)
+    }
+
+    fn position(&self, id: u64) -> Result<usize, usize> {
+        self.entries.binary_search_by_key(&id, |entry| entry.id)
+    }
+
+    fn change(&mut self, id: u64, state: State<P>) -> bool {
+        let Ok(at) = self.position(id) else { return false };
+        let Some(entry) = self.entries.get_mut(at) else { return false };
+        if !matches!(entry.state, State::Open { .. }) {
+            return false;
+        }
+        self.held -= entry.bytes();
+        entry.state = state;
+        self.held += entry.bytes();
+        true
+    }
+
+    fn pop(&mut self) -> Option<Entry<P>> {
+        let entry = self.entries.pop_front()?;
+        self.held -= entry.bytes();
+        Some(entry)
+    }
+
+    /// Keeps what is over from being at the front.
+    fn trim(&mut self) {
+        while self.entries.front().is_some_and(|head| matches!(head.state, State::Gone)) {
+            self.pop();
+        }
+        let first = self.entries.front().map_or(u64::MAX, |head| head.id);
+        while self.finished.front().is_some_and(|&(id, _)| id < first) {
+            self.finished.pop_front();
+        }
+    }
+}
