@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod memory;
 pub mod tls;
 pub mod websocket;
 pub mod webtransport;

@@ -157,3 +157,7 @@ impl<W: AsyncWrite + Unpin + Send + 'static> PacketWriter for Writer<W> {
         self.closed = true;
     }
 }
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;
