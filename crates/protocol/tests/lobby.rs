@@ -1,5 +1,7 @@
 //! Which request targets are a place to join, and how the others are answered.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 use proptest::prelude::*;
 use roomcast_protocol::{Lobby, LobbyError, NameError, RoomId, UserId};
 

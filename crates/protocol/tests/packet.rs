@@ -1,5 +1,7 @@
 //! A sealed packet: its frame, its stamp, and what it costs.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;

@@ -1,6 +1,8 @@
 //! The peek against the full decoder: on arbitrary bytes, on messages made of arbitrary fields, and on valid packets that
 //! were changed a little.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;

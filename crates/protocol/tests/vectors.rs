@@ -1,5 +1,7 @@
 //! Every packet of an independent implementation decodes to the fields that it names, and serializes to the same bytes.
 
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
 use prost::Message;
 use roomcast_protocol::{Dialect, Media, MediaKind, PacketKind, peek, seed, sessions};
 use serde_json::Value;
