@@ -2,12 +2,21 @@
 //!
 //! Local delivery between members of one node never comes here.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+pub mod local;
+
 use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
 use roomcast_protocol::{Packet, RoomId, SessionId};
 use tokio::sync::watch;
+
+/// What an asynchronous call of a bus returns: buses are used as trait objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Whether the bus carries anything right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +48,9 @@ pub enum SubscribeError {
     /// The bus was closed for good.
     #[error("the bus is closed")]
     Closed,
+    /// This node has a subscription of the room already, and packets must not reach it twice.
+    #[error("this node subscribes to the room already")]
+    AlreadySubscribed,
     /// The broker or the client library refused.
     #[error("subscribing failed: {0}")]
     Failed(String),
@@ -56,7 +68,7 @@ pub struct Delivery {
 /// The stream of what other nodes publish in one room. Dropping it unsubscribes.
 pub trait Subscription: Send + 'static {
     /// The next delivery, in each publisher's order; `None` when the bus closed for good. Cancel-safe.
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Option<Delivery>> + Send + '_>>;
+    fn next(&mut self) -> BoxFuture<'_, Option<Delivery>>;
 
     /// Packets that this subscription lost since the last call because its bounded buffer was full.
     fn take_lost(&mut self) -> u64;
@@ -68,14 +80,11 @@ pub trait Bus: Send + Sync + 'static {
     fn publish(&self, room: &RoomId, packet: &Packet) -> Published;
 
     /// Begins to receive what other nodes publish in the room, once per room and node.
-    fn subscribe<'a>(
-        &'a self,
-        room: &'a RoomId,
-    ) -> Pin<Box<dyn Future<Output = Result<Box<dyn Subscription>, SubscribeError>> + Send + 'a>>;
+    fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Box<dyn Subscription>, SubscribeError>>;
 
     /// The state and its changes.
     fn state(&self) -> watch::Receiver<BusState>;
 
     /// Leaves the bus: subscriptions end, nothing more is published.
-    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    fn close(&self) -> BoxFuture<'_, ()>;
 }
