@@ -203,3 +203,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Gate<R> {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

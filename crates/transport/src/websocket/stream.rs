@@ -142,3 +142,19 @@ reads!(Stream);
 writes!(Stream);
 reads!(ReadSide);
 writes!(WriteSide);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tuned_socket_neither_waits_nor_hoards() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = Stream::Plain(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        stream.tune().unwrap();
+        let Stream::Plain(socket) = stream else { unreachable!("made above") };
+        assert!(socket.nodelay().unwrap());
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        assert_eq!(socket2::SockRef::from(&socket).tcp_notsent_lowat().unwrap(), NOT_SENT_LOW_WATER);
+    }
+}

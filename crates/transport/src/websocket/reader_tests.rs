@@ -1,0 +1,173 @@
+//! The reader over streams that come in pieces of any size.
+
+use proptest::prelude::*;
+use tokio::io::AsyncWriteExt;
+
+use super::super::frame::{Opcode, encode};
+use super::*;
+
+/// Bytes that arrive in pieces: each read gets at most the next of `pieces` (in turn), with a pause before it.
+struct Pieces {
+    bytes: Vec<u8>,
+    at: usize,
+    pieces: Vec<usize>,
+    turn: usize,
+    ready: bool,
+}
+
+impl Pieces {
+    fn new(bytes: Vec<u8>, pieces: Vec<usize>) -> Self {
+        Self { bytes, at: 0, pieces, turn: 0, ready: false }
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.ready = !self.ready;
+        if !self.ready {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = self.pieces[self.turn % self.pieces.len()];
+        let count = piece.min(buf.remaining()).min(self.bytes.len() - self.at);
+        buf.put_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        self.turn += 1;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Sent {
+    /// A packet in fragments, with a ping after each but the last where true.
+    Packet(Vec<Vec<u8>>, bool),
+    Ping(Vec<u8>),
+    Pong,
+}
+
+fn sent() -> impl Strategy<Value = Sent> {
+    let bytes = |most| proptest::collection::vec(any::<u8>(), 0..most);
+    prop_oneof![
+        (proptest::collection::vec(bytes(3_000), 1..4), any::<bool>())
+            .prop_map(|(parts, pings)| Sent::Packet(parts, pings)),
+        bytes(40_000).prop_map(|part| Sent::Packet(vec![part], false)),
+        bytes(126).prop_map(Sent::Ping),
+        Just(Sent::Pong),
+    ]
+}
+
+fn wire(sent: &[Sent]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mask = Some([0x5a, 0x00, 0xff, 0x13]);
+    for one in sent {
+        match one {
+            Sent::Packet(parts, pings) => {
+                for (index, part) in parts.iter().enumerate() {
+                    let start = out.len();
+                    encode(&mut out, Opcode::Binary, part, mask);
+                    let last = index + 1 == parts.len();
+                    out[start] = if index == 0 { 0x02 } else { 0x00 } | if last { 0x80 } else { 0x00 };
+                    if *pings && !last {
+                        encode(&mut out, Opcode::Ping, &[index as u8], mask);
+                    }
+                }
+            }
+            Sent::Ping(payload) => encode(&mut out, Opcode::Ping, payload, mask),
+            Sent::Pong => encode(&mut out, Opcode::Pong, b"pong", mask),
+        }
+    }
+    out
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_pieces_the_packets_are_the_same(
+        sent in proptest::collection::vec(sent(), 0..8),
+        pieces in proptest::collection::vec(1usize..20_000, 1..8),
+        ahead in 0usize..200,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let bytes = wire(&sent);
+            let (ahead, rest) = bytes.split_at(ahead.min(bytes.len()));
+            let mut reader = Reader::new(Pieces::new(rest.to_vec(), pieces), Side::Server, ahead, 50_000);
+            let mut buffer = PacketBuffer::new();
+            for one in sent {
+                match one {
+                    Sent::Packet(parts, pings) => {
+                        for index in 1..parts.len() {
+                            if pings {
+                                let ping = Incoming::Ping(vec![index as u8 - 1]);
+                                assert_eq!(reader.read(&mut buffer).await.unwrap(), ping);
+                            }
+                        }
+                        assert_eq!(reader.read(&mut buffer).await.unwrap(), Incoming::Packet);
+                        assert_eq!(buffer.payload(), parts.concat());
+                    }
+                    Sent::Ping(payload) => assert_eq!(reader.read(&mut buffer).await.unwrap(), Incoming::Ping(payload)),
+                    Sent::Pong => assert_eq!(reader.read(&mut buffer).await.unwrap(), Incoming::Alive),
+                }
+            }
+            assert!(matches!(reader.read(&mut buffer).await, Err(ReadError::Gone(_))));
+        });
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut reader = Reader::new(Pieces::new(bytes, vec![7]), Side::Server, &[], 1_000);
+            let mut buffer = PacketBuffer::new();
+            while reader.read(&mut buffer).await.is_ok() {
+                assert!(buffer.payload().len() <= 1_000);
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn between_frames_no_memory_is_held() {
+    let (mut client, server) = tokio::io::duplex(1 << 20);
+    let mut reader = Reader::new(server, Side::Server, &[], 4_000_000);
+    let mut buffer = PacketBuffer::new();
+    let mut bytes = wire(&[Sent::Packet(vec![vec![7; 500_000]], false), Sent::Ping(vec![1; 125]), Sent::Pong]);
+    client.write_all(&bytes).await.unwrap();
+    for _ in 0..3 {
+        reader.read(&mut buffer).await.unwrap();
+    }
+    assert_eq!(reader.gate.ahead.capacity(), 0);
+    // Nor while it waits, with half a header there.
+    bytes.truncate(3);
+    client.write_all(&bytes).await.unwrap();
+    let mut read = Box::pin(reader.read(&mut buffer));
+    assert!(futures_util::poll!(&mut read).is_pending());
+    assert!(std::mem::size_of_val(&*read) <= 1_024, "the future holds {} bytes", std::mem::size_of_val(&*read));
+    drop(read);
+    assert!(reader.gate.ahead.capacity() <= 3);
+}
+
+#[tokio::test]
+async fn a_large_length_announced_and_refused_costs_nothing() {
+    let mut bytes = wire(&[Sent::Packet(vec![vec![0; 70_000]], false)]);
+    bytes[2..10].copy_from_slice(&(1u64 << 40).to_be_bytes());
+    let mut reader = Reader::new(Pieces::new(bytes, vec![14]), Side::Server, &[], 4_000_000);
+    let verdict = reader.read(&mut PacketBuffer::new()).await;
+    assert!(matches!(verdict, Err(ReadError::TooLarge(4_000_000))));
+    assert_eq!(reader.gate.inner.get_ref().at, 14, "refused by the header, before any payload was read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lingering_ends_with_the_peer_or_after_a_second() {
+    let (mut client, server) = tokio::io::duplex(64);
+    let mut reader = Reader::new(server, Side::Server, b"unread", 1_000);
+    let flood = tokio::spawn(async move {
+        client.write_all(&[0; 100_000]).await.unwrap();
+        client
+    });
+    let begun = tokio::time::Instant::now();
+    reader.linger().await;
+    assert_eq!(begun.elapsed(), LINGER_TIME, "the peer stays, so the second passes");
+    drop(flood.await.unwrap()); // all 100,000 bytes were taken
+    reader.linger().await;
+    assert_eq!(begun.elapsed(), LINGER_TIME, "the peer is gone, so no time passes");
+}
