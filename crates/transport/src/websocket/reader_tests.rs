@@ -147,6 +147,18 @@ async fn between_frames_no_memory_is_held() {
 }
 
 #[tokio::test]
+async fn a_masked_frame_from_a_server_is_refused() {
+    let mut bytes = Vec::new();
+    encode(&mut bytes, Opcode::Binary, b"bare", None);
+    encode(&mut bytes, Opcode::Binary, b"masked", Some([1; 4]));
+    let mut reader = Reader::new(Pieces::new(bytes, vec![100]), Side::Client, &[], 1_000);
+    let mut buffer = PacketBuffer::new();
+    assert_eq!(reader.read(&mut buffer).await.unwrap(), Incoming::Packet);
+    assert_eq!(buffer.payload(), b"bare");
+    assert!(matches!(reader.read(&mut buffer).await, Err(ReadError::Protocol(_))));
+}
+
+#[tokio::test]
 async fn a_large_length_announced_and_refused_costs_nothing() {
     let mut bytes = wire(&[Sent::Packet(vec![vec![0; 70_000]], false)]);
     bytes[2..10].copy_from_slice(&(1u64 << 40).to_be_bytes());
