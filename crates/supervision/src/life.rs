@@ -1,0 +1,144 @@
+//! The life of one incarnation. Everything that belongs to it holds its [`Life`], its children's lives included; when the
+//! last holder lets go, the end is reported, once, whatever the cause. So nobody restarts what is not gone, and nothing
+//! depends on a callback that a panic or kill skips.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::event::{Event, EventKind, Observer};
+use crate::machine::{Key, Run};
+use crate::path::ActorPath;
+use crate::policy::Policies;
+use crate::reason::ExitReason;
+use crate::spec::Shutdown;
+use crate::tree::Node;
+
+/// What all actors of a system share.
+pub(crate) struct Shared {
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) observer: Option<Observer>,
+}
+
+impl Shared {
+    pub(crate) fn emit(&self, path: &ActorPath, kind: EventKind) {
+        let Some(observer) = &self.observer else {
+            return;
+        };
+        let event = Event { at: SystemTime::now(), path: path.clone(), kind };
+        if catch_unwind(AssertUnwindSafe(|| observer(&event))).is_err() {
+            tracing::error!(actor = %event.path, "the observer panicked at {:?}", event.kind);
+        }
+    }
+}
+
+/// Who is told of an incarnation.
+pub(crate) trait Superior: Send + Sync {
+    fn started(&self, key: Key, run: Run);
+    /// It has ended, but parts of it are still there.
+    fn fallen(&self, key: Key, run: Run, reason: ExitReason);
+    fn gone(&self, key: Key, run: Run, reason: ExitReason);
+}
+
+/// See the module.
+pub(crate) struct Life {
+    pub(crate) key: Key,
+    pub(crate) run: Run,
+    pub(crate) generation: u64,
+    pub(crate) node: Arc<Node>,
+    pub(crate) shared: Arc<Shared>,
+    shutdown: Option<Shutdown>,
+    up: AtomicBool,
+    reason: Mutex<Option<ExitReason>>,
+    superior: Arc<dyn Superior>,
+    /// The supervisor's life, which lasts as long as those of its children. Dropped after the report.
+    _parent: Option<Arc<Life>>,
+}
+
+impl Life {
+    /// Begins the next incarnation at `node`.
+    pub(crate) fn begin(
+        (key, run): (Key, Run),
+        node: Arc<Node>,
+        shutdown: Option<Shutdown>,
+        shared: Arc<Shared>,
+        superior: Arc<dyn Superior>,
+        parent: Option<Arc<Life>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            key,
+            run,
+            generation: node.begin(),
+            node,
+            shared,
+            shutdown,
+            up: AtomicBool::new(false),
+            reason: Mutex::new(None),
+            superior,
+            _parent: parent,
+        })
+    }
+
+    /// It is up.
+    pub(crate) fn up(&self) {
+        let after = self.node.up(self.generation);
+        self.up.store(true, Ordering::Release);
+        let generation = self.generation;
+        self.shared.emit(&self.node.path, EventKind::Started { generation, after });
+        self.superior.started(self.key, self.run);
+    }
+
+    /// Notes why it ends. The first reason stays, but a crash outweighs an orderly end.
+    pub(crate) fn record(&self, reason: ExitReason) {
+        let mut slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            None => *slot = Some(reason),
+            Some(earlier) if reason.is_abnormal() && !earlier.is_abnormal() => *slot = Some(reason),
+            Some(_) => {}
+        }
+    }
+
+    /// The actor stops in an orderly way. When it does so of itself, nobody watches how long that takes: gives the bound
+    /// that it has to keep.
+    pub(crate) fn begin_stop(&self) -> Option<Duration> {
+        let mut slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            *slot = Some(ExitReason::Shutdown);
+            return None; // asked by its supervisor, which watches
+        }
+        match self.shutdown {
+            Some(Shutdown::Timeout(time)) => Some(time),
+            Some(Shutdown::Infinity) => None,
+            Some(Shutdown::Kill) | None => Some(self.shared.policies.policy(&self.node.path.parent()).shutdown),
+        }
+    }
+
+    /// An end without a reason was a kill.
+    fn reason(&self) -> ExitReason {
+        let slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.clone().unwrap_or(ExitReason::Killed)
+    }
+
+    /// The actor itself has ended.
+    pub(crate) fn release(life: Arc<Self>) {
+        // A holder that goes between the question and the drop only makes this notice superfluous.
+        if Arc::strong_count(&life) > 1 {
+            life.superior.fallen(life.key, life.run, life.reason());
+        }
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let (reason, generation) = (self.reason(), self.generation);
+        self.node.down(generation, &reason);
+        let kind = if *self.up.get_mut() {
+            EventKind::Exited { generation, reason: reason.clone() }
+        } else {
+            EventKind::StartFailed { generation, reason: reason.clone() }
+        };
+        self.shared.emit(&self.node.path, kind);
+        self.superior.gone(self.key, self.run, reason);
+    }
+}

@@ -1,0 +1,473 @@
+//! A supervisor as a ractor actor: it tells its [`Machine`] what happens and does what that decides.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
+use tokio::task::AbortHandle;
+
+use super::{Spawning, Starter};
+use crate::address::{
+    Control, Desk, DynamicSlot, OpenDesk, StartChildError, StartChildReply, TerminateChildError, TerminateChildReply,
+};
+use crate::event::EventKind;
+use crate::life::{Life, Superior};
+use crate::machine::{Action, ChildRules, Key, Machine, Now, Outcome, Refusal, Run, Token};
+use crate::path::ActorPath;
+use crate::reason::{ExitReason, panic_text};
+use crate::spec::{ChildSpec, SupervisorSpec};
+use crate::tree::{ActorState, Fault, Node};
+
+type MakeSpec = Box<dyn Fn() -> SupervisorSpec + Send + Sync>;
+
+/// Starts incarnations of a supervisor.
+pub(crate) struct SupervisorStarter {
+    spec: Arc<MakeSpec>,
+}
+
+impl SupervisorStarter {
+    pub(crate) fn new(spec: MakeSpec) -> Self {
+        Self { spec: Arc::new(spec) }
+    }
+}
+
+impl Starter for SupervisorStarter {
+    fn spawn(&self, life: Arc<Life>, supervisor: Option<ActorCell>) -> Spawning {
+        let spec = Arc::clone(&self.spec);
+        Box::pin(async move { start(Plan::Made(spec), life, supervisor).await })
+    }
+}
+
+/// Spawns the root, which lives once and has no supervisor.
+pub(crate) async fn start_root(spec: SupervisorSpec, life: Arc<Life>) -> Option<Arc<dyn Control>> {
+    start(Plan::Given(Box::new(spec)), life, None).await
+}
+
+async fn start(plan: Plan, life: Arc<Life>, supervisor: Option<ActorCell>) -> Option<Arc<dyn Control>> {
+    let control = Arc::new(OnceLock::new());
+    let seat = Seat { life, plan, control: Arc::clone(&control) };
+    super::spawn(SupervisorActor, seat, supervisor).await?;
+    control.get().cloned()
+}
+
+enum Plan {
+    Given(Box<SupervisorSpec>),
+    Made(Arc<MakeSpec>),
+}
+
+enum Message {
+    Started(Key, Run),
+    Fallen(Key, Run, ExitReason),
+    Gone(Key, Run, ExitReason),
+    Tick,
+    StartChild(ChildSpec, StartChildReply),
+    TerminateChild(String, TerminateChildReply),
+    Shutdown,
+    Fault(Fault),
+}
+
+struct Desktop {
+    actor: ActorRef<Message>,
+    depth: AtomicUsize,
+}
+
+impl Desktop {
+    /// A message to a dead supervisor is dropped: its children die with it, and replies are dropped, which tells.
+    fn put(&self, message: Message) {
+        self.depth.fetch_add(1, Ordering::Relaxed);
+        if self.actor.send_message(message).is_err() {
+            self.depth.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Control for Desktop {
+    /// Not ractor's stop, after which an actor serves no messages: stopping children is serving messages.
+    fn stop(&self) {
+        self.put(Message::Shutdown);
+    }
+
+    fn kill(&self) {
+        self.actor.kill();
+    }
+
+    fn inject(&self, fault: Fault) {
+        match fault {
+            Fault::Kill => self.actor.kill(),
+            fault => self.put(Message::Fault(fault)),
+        }
+    }
+
+    fn depth(&self) -> usize {
+        self.depth.load(Ordering::Relaxed)
+    }
+
+    fn is_alive(&self) -> bool {
+        self.actor.get_status() <= ActorStatus::Running
+    }
+}
+
+impl Superior for Desktop {
+    fn started(&self, key: Key, run: Run) {
+        self.put(Message::Started(key, run));
+    }
+
+    fn fallen(&self, key: Key, run: Run, reason: ExitReason) {
+        self.put(Message::Fallen(key, run, reason));
+    }
+
+    fn gone(&self, key: Key, run: Run, reason: ExitReason) {
+        self.put(Message::Gone(key, run, reason));
+    }
+}
+
+impl Desk for Desktop {
+    fn start_child(&self, spec: ChildSpec, reply: StartChildReply) {
+        self.put(Message::StartChild(spec, reply));
+    }
+
+    fn terminate_child(&self, id: String, reply: TerminateChildReply) {
+        self.put(Message::TerminateChild(id, reply));
+    }
+}
+
+/// What is kept for a child beside what the machine knows.
+struct Record {
+    starter: Arc<dyn Starter>,
+    shutdown: Option<crate::spec::Shutdown>,
+    node: Arc<Node>,
+    /// The current incarnation.
+    control: Option<Arc<dyn Control>>,
+}
+
+enum Waiter {
+    Start(StartChildReply),
+    Terminate(TerminateChildReply),
+}
+
+struct Seat {
+    life: Arc<Life>,
+    plan: Plan,
+    control: Arc<OnceLock<Arc<dyn Control>>>,
+}
+
+/// A running supervisor.
+struct Office {
+    desk: Arc<Desktop>,
+    /// `None` once released.
+    life: Option<Arc<Life>>,
+    node: Arc<Node>,
+    plan: Option<Plan>,
+    machine: Machine,
+    records: HashMap<Key, Record>,
+    waiters: HashMap<Token, Waiter>,
+    next_token: Token,
+    alarm: Option<(Instant, AbortHandle)>,
+    open: Option<(DynamicSlot, Arc<OpenDesk>)>,
+    auto_shutdown: crate::spec::AutoShutdown,
+}
+
+impl Office {
+    fn now(&self) -> Now {
+        let policy = self.life.as_ref().map(|life| life.shared.policies.policy(&self.node.path)).unwrap_or_default();
+        Now { at: tokio::time::Instant::now().into_std(), policy }
+    }
+
+    fn emit(&self, path: &ActorPath, kind: EventKind) {
+        if let Some(life) = &self.life {
+            life.shared.emit(path, kind);
+        }
+    }
+
+    /// Reads the specification and begins to start the children.
+    async fn begin(&mut self, myself: &ActorRef<Message>) -> Result<(), String> {
+        let mut spec = match self.plan.take() {
+            Some(Plan::Given(spec)) => *spec,
+            Some(Plan::Made(make)) => make(),
+            None => return Err("it has begun already".to_owned()),
+        };
+        if let Some((adopt, _)) = &spec.dynamic {
+            spec.children = adopt();
+        }
+        spec.check().map_err(|error| error.to_string())?;
+        self.machine = Machine::new(spec.strategy, spec.auto_shutdown, fastrand::u64(..));
+        self.auto_shutdown = spec.auto_shutdown;
+        let mut former = self.node.take_children();
+        for child in spec.children {
+            // Cannot be refused: the ids were checked, and nothing has ended it yet.
+            if let Ok(key) = self.machine.declare(child.rules.clone()) {
+                self.keep(key, child, &mut former);
+            }
+        }
+        drop(former);
+        if let Some((_, slot)) = spec.dynamic {
+            let open =
+                Arc::new(OpenDesk { desk: Arc::clone(&self.desk) as Arc<dyn Desk>, node: Arc::clone(&self.node) });
+            slot.publish(Arc::clone(&open));
+            self.open = Some((slot, open));
+        }
+        let now = self.now();
+        self.machine.begin(now);
+        self.act(myself).await;
+        Ok(())
+    }
+
+    fn keep(&mut self, key: Key, child: ChildSpec, former: &mut HashMap<ActorPath, Arc<Node>>) {
+        let ChildRules { name, kind, shutdown, .. } = child.rules;
+        let record =
+            Record { starter: child.starter, shutdown, node: self.node.place(key, &name, kind, former), control: None };
+        self.records.insert(key, record);
+    }
+
+    async fn receive(&mut self, message: Message, myself: &ActorRef<Message>) {
+        let now = self.now();
+        match message {
+            Message::Started(key, run) => self.machine.started(key, run, now),
+            Message::Fallen(key, run, reason) => self.machine.fallen(key, run, reason, now),
+            Message::Gone(key, run, reason) => self.machine.gone(key, run, reason, now),
+            Message::Tick => {
+                self.alarm = None;
+                self.machine.tick(now);
+            }
+            Message::StartChild(spec, reply) => self.start_child(spec, reply, now),
+            Message::TerminateChild(id, reply) => {
+                let token = self.wait(Waiter::Terminate(reply));
+                if !self.machine.terminate_child(&id, token, now)
+                    && let Some(Waiter::Terminate(reply)) = self.waiters.remove(&token)
+                {
+                    let _ = reply.send(Err(TerminateChildError::NotFound)); // who asked may have gone
+                }
+            }
+            Message::Shutdown => self.machine.shutdown(now),
+            Message::Fault(Fault::Stall(time)) => tokio::time::sleep(time).await,
+            Message::Fault(Fault::Panic | Fault::Kill) => panic!("injected"),
+        }
+        self.act(myself).await;
+    }
+
+    fn start_child(&mut self, spec: ChildSpec, reply: StartChildReply, now: Now) {
+        let accepted = spec.check(self.auto_shutdown).map_err(StartChildError::Invalid).and_then(|()| {
+            self.machine.declare(spec.rules.clone()).map_err(|refusal| match refusal {
+                Refusal::AlreadyPresent => StartChildError::AlreadyPresent,
+                Refusal::Stopping => StartChildError::NotRunning,
+            })
+        });
+        match accepted {
+            Ok(key) => {
+                self.keep(key, spec, &mut HashMap::new());
+                let token = self.wait(Waiter::Start(reply));
+                self.machine.start_child(key, token, now);
+            }
+            Err(error) => drop(reply.send(Err(error))), // who asked may have gone
+        }
+    }
+
+    fn wait(&mut self, waiter: Waiter) -> Token {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.waiters.insert(token, waiter);
+        token
+    }
+
+    /// Does what the machine has decided.
+    async fn act(&mut self, myself: &ActorRef<Message>) {
+        while let Some(action) = self.machine.next_action() {
+            match action {
+                Action::Start { key, run } => self.spawn(key, run, myself).await,
+                Action::Stop { key } => self.command(key, |control| control.stop()),
+                Action::Kill { key } => self.command(key, |control| control.kill()),
+                Action::Abandon { key } => {
+                    if let Some(record) = self.records.get_mut(&key) {
+                        record.control = None;
+                        let path = record.node.path.clone();
+                        tracing::error!(actor = %path, "does not end though killed: something in it never awaits");
+                        self.emit(&path, EventKind::Abandoned);
+                    }
+                }
+                Action::Scheduled { key, delay } => {
+                    if let Some(record) = self.records.get_mut(&key) {
+                        record.control = None;
+                        record.node.mark(ActorState::Restarting);
+                        let path = record.node.path.clone();
+                        self.emit(&path, EventKind::RestartScheduled { delay });
+                    }
+                }
+                Action::Forget { key } => {
+                    self.records.remove(&key);
+                    self.node.remove(key);
+                }
+                Action::Ready => {
+                    if let Some(life) = &self.life {
+                        life.up();
+                    }
+                }
+                Action::GaveUp => self.emit(&self.node.path, EventKind::GaveUp),
+                Action::Reply { token, outcome } => self.reply(token, outcome),
+                Action::End(reason) => {
+                    if let Some(life) = &self.life {
+                        life.record(reason);
+                    }
+                    myself.stop(None);
+                }
+            }
+        }
+        self.set_alarm();
+    }
+
+    async fn spawn(&mut self, key: Key, run: Run, myself: &ActorRef<Message>) {
+        let (Some(record), Some(mine)) = (self.records.get_mut(&key), &self.life) else {
+            return;
+        };
+        let superior = Arc::clone(&self.desk) as Arc<dyn Superior>;
+        let life = Life::begin(
+            (key, run),
+            Arc::clone(&record.node),
+            record.shutdown,
+            Arc::clone(&mine.shared),
+            superior,
+            Some(Arc::clone(mine)),
+        );
+        record.control = record.starter.spawn(life, Some(myself.get_cell())).await;
+    }
+
+    fn command(&self, key: Key, command: impl FnOnce(&dyn Control)) {
+        if let Some(record) = self.records.get(&key) {
+            record.node.mark(ActorState::Stopping);
+            if let Some(control) = &record.control {
+                command(&**control);
+            }
+        }
+    }
+
+    fn reply(&mut self, token: Token, outcome: Outcome) {
+        // Those who asked may have gone; then there is nobody to tell.
+        match self.waiters.remove(&token) {
+            Some(Waiter::Start(reply)) => drop(reply.send(match outcome {
+                Outcome::Done => Ok(()),
+                Outcome::Failed(reason) => Err(StartChildError::Failed(reason)),
+                Outcome::Stopping => Err(StartChildError::NotRunning),
+            })),
+            Some(Waiter::Terminate(reply)) => drop(reply.send(Ok(()))),
+            None => {}
+        }
+    }
+
+    /// One timer for all that is due; a timer that comes too early does no harm, so it is moved only forward.
+    fn set_alarm(&mut self) {
+        let Some(deadline) = self.machine.deadline() else {
+            return;
+        };
+        match &self.alarm {
+            Some((set, _)) if *set <= deadline => return,
+            Some((_, task)) => task.abort(),
+            None => {}
+        }
+        let desk = Arc::downgrade(&self.desk);
+        let task = tokio::spawn(async move {
+            // A timer of tokio's is good to a millisecond and may come a little early by the machine's clock.
+            tokio::time::sleep_until((deadline + Duration::from_micros(1)).into()).await;
+            if let Some(desk) = desk.upgrade() {
+                desk.put(Message::Tick);
+            }
+        });
+        self.alarm = Some((deadline, task.abort_handle()));
+    }
+}
+
+impl Drop for Office {
+    fn drop(&mut self) {
+        if let Some((slot, open)) = self.open.take() {
+            slot.clear(&open);
+        }
+        if let Some((_, task)) = self.alarm.take() {
+            task.abort();
+        }
+        // Specifications hold what others wrote, whose drop may panic.
+        let (records, waiters) = (std::mem::take(&mut self.records), std::mem::take(&mut self.waiters));
+        if catch_unwind(AssertUnwindSafe(|| drop((records, waiters)))).is_err() {
+            tracing::error!(actor = %self.node.path, "a child specification panicked when it was dropped");
+        }
+        if let Some(life) = self.life.take() {
+            Life::release(life);
+        }
+    }
+}
+
+struct SupervisorActor;
+
+impl Actor for SupervisorActor {
+    type Msg = Message;
+    type State = Option<Office>;
+    type Arguments = Seat;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, seat: Seat) -> Result<Self::State, ActorProcessingErr> {
+        let desk = Arc::new(Desktop { actor: myself, depth: AtomicUsize::new(0) });
+        let control: Arc<dyn Control> = desk.clone();
+        seat.life.node.reachable(seat.life.generation, Arc::clone(&control));
+        let _ = seat.control.set(control); // set once: a seat is taken once
+        Ok(Some(Office {
+            desk,
+            node: Arc::clone(&seat.life.node),
+            life: Some(seat.life),
+            plan: Some(seat.plan),
+            machine: Machine::new(crate::spec::Strategy::OneForOne, crate::spec::AutoShutdown::Never, 0),
+            records: HashMap::new(),
+            waiters: HashMap::new(),
+            next_token: 0,
+            alarm: None,
+            open: None,
+            auto_shutdown: crate::spec::AutoShutdown::Never,
+        }))
+    }
+
+    async fn post_start(&self, myself: ActorRef<Message>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        let Some(office) = state else { return Ok(()) };
+        let reason = match AssertUnwindSafe(office.begin(&myself)).catch_unwind().await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(text)) => ExitReason::Failed(text.into()),
+            Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
+        };
+        fail(office, reason)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(office) = state else { return Ok(()) };
+        office.desk.depth.fetch_sub(1, Ordering::Relaxed);
+        match AssertUnwindSafe(office.receive(message, &myself)).catch_unwind().await {
+            Ok(()) => Ok(()),
+            Err(panic) => fail(office, ExitReason::Panicked(panic_text(&*panic))),
+        }
+    }
+
+    async fn post_stop(&self, _: ActorRef<Message>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        drop(state.take());
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Message>,
+        _: SupervisionEvent,
+        _: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+/// Ends the supervisor as a crash: ractor then kills its children.
+fn fail(office: &Office, reason: ExitReason) -> Result<(), ActorProcessingErr> {
+    let text = reason.to_string();
+    if let Some(life) = &office.life {
+        life.record(reason);
+    }
+    Err(text.into())
+}

@@ -1,0 +1,304 @@
+//! Child and supervisor specifications: data, checked before anything starts. How a child is started lives in `runtime`.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::address::{DynamicSlot, Slot};
+use crate::machine::ChildRules;
+use crate::runtime::{Starter, SupervisorStarter, WorkerStarter};
+use crate::worker::Worker;
+
+/// When a child that ended is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Restart {
+    /// Always.
+    Permanent,
+    /// When it ended abnormally ([`ExitReason::is_abnormal`](crate::ExitReason::is_abnormal)).
+    Transient,
+    /// Never, not even by a sibling's strategy; it is forgotten when it ends.
+    Temporary,
+}
+
+/// How a child is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Shutdown {
+    /// Asked, then killed after this time.
+    Timeout(Duration),
+    /// Asked, and waited for without a bound. The default of supervisors, whose children have bounds.
+    Infinity,
+    /// Killed at once.
+    Kill,
+}
+
+/// Who is restarted when a child has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// That child.
+    OneForOne,
+    /// All children.
+    OneForAll,
+    /// That child and those after it in start order.
+    RestForOne,
+    /// That child; the children are many alike, come and go at run time and are stopped in parallel.
+    SimpleOneForOne,
+}
+
+/// Whether a supervisor ends with its significant children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AutoShutdown {
+    /// No.
+    Never,
+    /// When one of them has ended of itself and is not restarted.
+    Any,
+    /// When the last of them has.
+    All,
+}
+
+/// What a child is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Does the work.
+    Worker,
+    /// Has children.
+    Supervisor,
+}
+
+impl Kind {
+    /// `worker` or `supervisor`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Supervisor => "supervisor",
+        }
+    }
+}
+
+/// One child: how it is called, started, stopped and restarted. Cheap to clone.
+#[derive(Clone)]
+pub struct ChildSpec {
+    pub(crate) rules: ChildRules,
+    pub(crate) starter: Arc<dyn Starter>,
+}
+
+impl ChildSpec {
+    fn new(id: impl Into<String>, kind: Kind, restart: Restart, starter: Arc<dyn Starter>) -> Self {
+        let id: Arc<str> = id.into().into();
+        Self {
+            rules: ChildRules { name: Arc::clone(&id), id, kind, restart, shutdown: None, significant: false },
+            starter,
+        }
+    }
+
+    /// A permanent worker. `args` is called for each incarnation, in the new worker's own task.
+    pub fn worker<W: Worker>(id: impl Into<String>, args: impl Fn() -> W::Args + Send + Sync + 'static) -> Self {
+        let starter = WorkerStarter::<W>::new(Box::new(move || Some(args())), None);
+        Self::new(id, Kind::Worker, Restart::Permanent, Arc::new(starter))
+    }
+
+    /// A [`worker`](Self::worker) whose address is in `slot` from the end of its start to its own end.
+    pub fn worker_in<W: Worker>(
+        id: impl Into<String>,
+        slot: &Slot<W::Message>,
+        args: impl Fn() -> W::Args + Send + Sync + 'static,
+    ) -> Self {
+        let starter = WorkerStarter::<W>::new(Box::new(move || Some(args())), Some(slot.clone()));
+        Self::new(id, Kind::Worker, Restart::Permanent, Arc::new(starter))
+    }
+
+    /// A temporary worker of one incarnation, for arguments that cannot be made twice, such as a socket. Clones of the
+    /// spec share them: only the first start succeeds.
+    pub fn once<W: Worker>(id: impl Into<String>, args: W::Args) -> Self {
+        Self::once_with::<W>(id, args, None)
+    }
+
+    /// [`once`](Self::once), with its address in `slot`.
+    pub fn once_in<W: Worker>(id: impl Into<String>, slot: &Slot<W::Message>, args: W::Args) -> Self {
+        Self::once_with::<W>(id, args, Some(slot.clone()))
+    }
+
+    fn once_with<W: Worker>(id: impl Into<String>, args: W::Args, slot: Option<Slot<W::Message>>) -> Self {
+        let args = Mutex::new(Some(args));
+        let take = move || args.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let starter = WorkerStarter::<W>::new(Box::new(take), slot);
+        Self::new(id, Kind::Worker, Restart::Temporary, Arc::new(starter))
+    }
+
+    /// A permanent supervisor. `spec` is called for each incarnation, in the new supervisor's own task.
+    pub fn supervisor(id: impl Into<String>, spec: impl Fn() -> SupervisorSpec + Send + Sync + 'static) -> Self {
+        let starter = SupervisorStarter::new(Box::new(spec));
+        Self::new(id, Kind::Supervisor, Restart::Permanent, Arc::new(starter))
+    }
+
+    /// The name in the path, where it is not the id. Unique among siblings, too.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.rules.name = name.into().into();
+        self
+    }
+
+    /// When it is restarted. A child made by [`once`](Self::once) that is restarted cannot start.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.rules.restart = restart;
+        self
+    }
+
+    /// How it is stopped. By default a worker has the policy's shutdown time and a supervisor all the time it needs.
+    #[must_use]
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
+        self.rules.shutdown = Some(shutdown);
+        self
+    }
+
+    /// Its end counts for the supervisor's [`AutoShutdown`].
+    #[must_use]
+    pub fn significant(mut self) -> Self {
+        self.rules.significant = true;
+        self
+    }
+
+    /// What it is called among its siblings.
+    pub fn id(&self) -> &str {
+        &self.rules.id
+    }
+
+    /// Worker or supervisor.
+    pub fn kind(&self) -> Kind {
+        self.rules.kind
+    }
+
+    pub(crate) fn check(&self, auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
+        let rules = &self.rules;
+        if rules.name.is_empty() || rules.id.is_empty() {
+            return Err(SpecError::EmptyName(rules.id.to_string()));
+        }
+        if rules.significant && rules.restart == Restart::Permanent {
+            return Err(SpecError::SignificantPermanent(rules.id.to_string()));
+        }
+        if rules.significant && auto_shutdown == AutoShutdown::Never {
+            return Err(SpecError::SignificantWithoutAutoShutdown(rules.id.to_string()));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.rules.fmt(f)
+    }
+}
+
+/// Gives the children that should exist now.
+pub(crate) type Adopt = Box<dyn Fn() -> Vec<ChildSpec> + Send + Sync>;
+
+/// A supervisor: its strategy and its children. Intensity, period, times and backoff are not here: they are the
+/// policy's, by path, and change while running.
+pub struct SupervisorSpec {
+    pub(crate) strategy: Strategy,
+    pub(crate) auto_shutdown: AutoShutdown,
+    pub(crate) children: Vec<ChildSpec>,
+    pub(crate) dynamic: Option<(Adopt, DynamicSlot)>,
+}
+
+impl SupervisorSpec {
+    fn fixed(strategy: Strategy, children: Vec<ChildSpec>) -> Self {
+        Self { strategy, auto_shutdown: AutoShutdown::Never, children, dynamic: None }
+    }
+
+    /// Restarts the child that ended.
+    pub fn one_for_one(children: Vec<ChildSpec>) -> Self {
+        Self::fixed(Strategy::OneForOne, children)
+    }
+
+    /// Restarts all children when one ended.
+    pub fn one_for_all(children: Vec<ChildSpec>) -> Self {
+        Self::fixed(Strategy::OneForAll, children)
+    }
+
+    /// Restarts the child that ended and those after it.
+    pub fn rest_for_one(children: Vec<ChildSpec>) -> Self {
+        Self::fixed(Strategy::RestForOne, children)
+    }
+
+    /// A supervisor of children that are added at run time through `handle` (simple_one_for_one).
+    ///
+    /// `adopt` is called at each start of this supervisor, in its own task, and gives the children that should exist
+    /// now: what a store that outlives the supervisor remembers. They are started at once, side by side; one that cannot
+    /// start is treated as one that crashed.
+    pub fn dynamic(adopt: impl Fn() -> Vec<ChildSpec> + Send + Sync + 'static, handle: &DynamicSlot) -> Self {
+        Self { dynamic: Some((Box::new(adopt), handle.clone())), ..Self::fixed(Strategy::SimpleOneForOne, Vec::new()) }
+    }
+
+    /// Whether it ends with its significant children; by default it never does.
+    #[must_use]
+    pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
+        self.auto_shutdown = auto_shutdown;
+        self
+    }
+
+    /// Checks what can be checked before anything starts; the supervisors among the children check theirs themselves.
+    pub(crate) fn check(&self) -> Result<(), SpecError> {
+        let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+        for child in &self.children {
+            child.check(self.auto_shutdown)?;
+            if !ids.insert(&child.rules.id) || !names.insert(&child.rules.name) {
+                return Err(SpecError::Duplicate(child.rules.id.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SupervisorSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SupervisorSpec")
+            .field("strategy", &self.strategy)
+            .field("auto_shutdown", &self.auto_shutdown)
+            .field("children", &self.children)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a specification.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// Two siblings share an id or a name.
+    #[error("two children share the id or the name of `{0}`")]
+    Duplicate(String),
+    /// An id or a name is empty.
+    #[error("child `{0}` has an empty id or name")]
+    EmptyName(String),
+    /// A permanent child never ends for good, so its end can mean nothing.
+    #[error("child `{0}` is significant and permanent; make it transient or temporary")]
+    SignificantPermanent(String),
+    /// A significant child under a supervisor that never shuts down for it.
+    #[error("child `{0}` is significant, but its supervisor's auto_shutdown is never")]
+    SignificantWithoutAutoShutdown(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn child(id: &str) -> ChildSpec {
+        ChildSpec::supervisor(id, || SupervisorSpec::one_for_one(Vec::new()))
+    }
+
+    #[test]
+    fn a_broken_specification_is_refused_with_its_reason() {
+        let check = |children| SupervisorSpec::one_for_one(children).check();
+        let name = |id: &str| id.to_owned();
+        assert_eq!(check(vec![child("a"), child("b")]), Ok(()));
+        assert_eq!(check(vec![child("a"), child("a")]), Err(SpecError::Duplicate(name("a"))));
+        assert_eq!(check(vec![child("a"), child("b").named("a")]), Err(SpecError::Duplicate(name("b"))));
+        assert_eq!(check(vec![child("")]), Err(SpecError::EmptyName(name(""))));
+        assert_eq!(check(vec![child("a").significant()]), Err(SpecError::SignificantPermanent(name("a"))));
+        let transient = child("a").significant().restart(Restart::Transient);
+        assert_eq!(check(vec![transient.clone()]), Err(SpecError::SignificantWithoutAutoShutdown(name("a"))));
+        let any = SupervisorSpec::one_for_one(vec![transient]).auto_shutdown(AutoShutdown::Any);
+        assert_eq!(any.check(), Ok(()));
+    }
+}

@@ -1,0 +1,138 @@
+//! One tree as a whole: started, watched, stopped. Several in one process share nothing.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::address::Control;
+use crate::event::Observer;
+use crate::life::{Life, Shared, Superior};
+use crate::machine::{Key, Run};
+use crate::path::ActorPath;
+use crate::policy::Policies;
+use crate::reason::{ExitReason, StartError};
+use crate::runtime::start_root;
+use crate::spec::{Kind, SupervisorSpec};
+use crate::tree::{Node, Tree};
+
+/// What a system is started with.
+#[derive(Clone)]
+pub struct SystemOptions {
+    /// What the root is called where its path, which is empty, is shown.
+    pub label: String,
+    /// The restart policies of all supervisors.
+    pub policies: Arc<Policies>,
+    /// Who is told what happens.
+    pub observer: Option<Observer>,
+}
+
+impl Default for SystemOptions {
+    /// Default policies, no observer, the label `root`.
+    fn default() -> Self {
+        Self { label: "root".to_owned(), policies: Arc::default(), observer: None }
+    }
+}
+
+impl fmt::Debug for SystemOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemOptions").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Status {
+    Starting,
+    Running,
+    Ended(ExitReason),
+}
+
+/// Stands where the root's supervisor would.
+struct Crown(watch::Sender<Status>);
+
+impl Superior for Crown {
+    fn started(&self, _: Key, _: Run) {
+        self.0.send_replace(Status::Running);
+    }
+
+    fn fallen(&self, _: Key, _: Run, _: ExitReason) {}
+
+    fn gone(&self, _: Key, _: Run, reason: ExitReason) {
+        self.0.send_replace(Status::Ended(reason));
+    }
+}
+
+/// A running tree. Dropping it kills the tree; [`stop`](Self::stop) ends it in order.
+pub struct System {
+    control: Arc<dyn Control>,
+    status: watch::Receiver<Status>,
+    tree: Tree,
+}
+
+impl System {
+    /// Starts a tree and waits until all of it is up. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the specification is wrong or something does not start; what was started is stopped then, in reverse.
+    pub async fn start(spec: SupervisorSpec, options: SystemOptions) -> Result<Self, StartError> {
+        let path = ActorPath::root(&options.label);
+        if let Err(error) = spec.check() {
+            return Err(StartError::Invalid { path, error });
+        }
+        let node = Node::new(path.clone(), Kind::Supervisor);
+        let (sender, status) = watch::channel(Status::Starting);
+        let shared = Arc::new(Shared { policies: options.policies, observer: options.observer });
+        let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(sender)), None);
+        let Some(control) = start_root(spec, life).await else {
+            return Err(StartError::failed("the root could not be spawned"));
+        };
+        // From here on, dropping this future kills what has been started.
+        let mut system = Self { control, status, tree: Tree { root: node } };
+        let begun = system.status.wait_for(|status| !matches!(status, Status::Starting)).await;
+        match begun.map(|status| status.clone()) {
+            Ok(Status::Ended(reason)) => Err(StartError::Ended { path, reason }),
+            Ok(_) => Ok(system),
+            Err(_) => Err(StartError::failed("the root vanished")),
+        }
+    }
+
+    /// The tree, as seen from outside.
+    pub fn tree(&self) -> Tree {
+        self.tree.clone()
+    }
+
+    /// Stops the tree in reverse start order, each child waited for and killed if it takes too long, and waits until all
+    /// is gone. May be called again, or while the tree is ending of itself.
+    pub async fn stop(&self) -> ExitReason {
+        self.control.stop();
+        self.wait().await
+    }
+
+    /// Asks the tree to stop, as [`stop`](Self::stop), without waiting.
+    pub fn request_stop(&self) {
+        self.control.stop();
+    }
+
+    /// Waits until the tree has ended and says why: [`ExitReason::Shutdown`] when it was stopped,
+    /// [`ExitReason::GaveUp`] when the root gave up.
+    pub async fn wait(&self) -> ExitReason {
+        let mut status = self.status.clone();
+        let ended = status.wait_for(|status| matches!(status, Status::Ended(_))).await;
+        match ended.as_deref() {
+            Ok(Status::Ended(reason)) => reason.clone(),
+            _ => ExitReason::Killed,
+        }
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.control.kill();
+    }
+}
+
+impl fmt::Debug for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("System").field("status", &*self.status.borrow()).finish_non_exhaustive()
+    }
+}
