@@ -22,6 +22,7 @@ fn server() -> Rules {
     Rules::new(Side::Server, MAX)
 }
 
+#[allow(clippy::needless_pass_by_value)] // reads better at every call
 fn is_broken(verdict: Result<Kind, ReadError>) -> bool {
     matches!(verdict, Err(ReadError::Protocol(_)))
 }

@@ -37,7 +37,7 @@ async fn ask(request: &str) -> (String, HandshakeError) {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     drop(client);
-    (answer, server.await.unwrap().err().expect("no upgrade"))
+    (answer, server.await.unwrap().expect_err("no upgrade"))
 }
 
 fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
