@@ -283,7 +283,8 @@ impl Task {
         let place = self.options.endpoints[endpoint].clone();
         self.state.send_replace(State::Connecting { endpoint: place.clone(), attempt });
         let url = &self.urls[endpoint];
-        match dial::dial(url, &self.options.trust, self.options.connect_timeout).await {
+        let dead_after = self.options.keep_alive.dead_after;
+        match dial::dial(url, &self.options.trust, self.options.connect_timeout, dead_after).await {
             Ok(line) => {
                 let (end, up_for) = self.connected(line, place).await;
                 (end, Some(up_for))

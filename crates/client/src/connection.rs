@@ -33,6 +33,8 @@ pub(crate) trait ClientSink: Send + 'static {
     fn ping(&mut self) -> impl Future<Output = io::Result<()>> + Send;
     /// Answers a ping.
     fn pong(&mut self, payload: Vec<u8>) -> impl Future<Output = io::Result<()>> + Send;
+    /// Waits until what was sent has arrived, where closing would abandon it.
+    fn confirmed(&mut self) -> impl Future<Output = ()> + Send;
     /// Says why and closes, within about a second.
     fn close(&mut self, code: CloseCode, reason: &'static str) -> impl Future<Output = ()> + Send;
 }
@@ -158,6 +160,7 @@ async fn write_all<W: ClientSink>(writer: &mut W, line: &Line, shared: &Shared, 
         } else if let Some(batch) = shared.take() {
             timeout(longest, write_batch(writer, batch, shared)).await
         } else if shared.closing.is_cancelled() {
+            writer.confirmed().await; // bounded by the time to flush
             return End::Local;
         } else {
             let next_ping = line.pulse(|pulse| pulse.next_ping());

@@ -73,6 +73,8 @@ impl ClientSink for FakeWriter {
         Ok(())
     }
 
+    async fn confirmed(&mut self) {}
+
     async fn close(&mut self, code: CloseCode, _reason: &'static str) {
         let _ = self.heard.send(Heard::Close(code.number()));
     }

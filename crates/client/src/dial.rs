@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use roomcast_protocol::CloseCode;
 use roomcast_transport::tls::ClientTrust;
-use roomcast_transport::websocket;
+use roomcast_transport::{websocket, webtransport};
 use url::Url;
 
 use crate::connection::{self, ClientSink, End, Settings};
@@ -37,12 +37,14 @@ impl std::fmt::Display for Transport {
 /// An open connection by either transport.
 pub(crate) enum Line {
     WebSocket(websocket::ClientReader, websocket::ClientWriter),
+    WebTransport(webtransport::ClientReader, webtransport::ClientWriter),
 }
 
 impl Line {
     pub(crate) fn transport(&self) -> Transport {
         match self {
             Self::WebSocket(..) => Transport::WebSocket,
+            Self::WebTransport(..) => Transport::WebTransport,
         }
     }
 
@@ -50,18 +52,32 @@ impl Line {
     pub(crate) async fn run(self, number: u64, shared: &Shared, inbox: &InboxWriter, settings: Settings) -> End {
         match self {
             Self::WebSocket(reader, writer) => connection::run((reader, writer), number, shared, inbox, settings).await,
+            Self::WebTransport(reader, writer) => {
+                connection::run((reader, writer), number, shared, inbox, settings).await
+            }
         }
     }
 }
 
-/// Connects within `timeout`, or says how the attempt ended.
-pub(crate) async fn dial(url: &Url, trust: &ClientTrust, timeout: Duration) -> Result<Line, Ended> {
-    match url.scheme() {
-        "https" => Err(Ended::Unreachable("not yet".into())),
-        _ => match websocket::connect(url, trust, timeout).await {
+/// Connects within `timeout`, or says how the attempt ended. `dead_after` is for QUIC, which watches over the connection
+/// by itself.
+pub(crate) async fn dial(
+    url: &Url,
+    trust: &ClientTrust,
+    timeout: Duration,
+    dead_after: Duration,
+) -> Result<Line, Ended> {
+    if url.scheme() == "https" {
+        let options = webtransport::Options { handshake: timeout, idle: dead_after, ..webtransport::Options::client() };
+        match webtransport::connect_with(url.as_str(), trust, &options, http::HeaderMap::new()).await {
+            Ok((reader, writer)) => Ok(Line::WebTransport(reader, writer)),
+            Err(error) => Err(webtransport_failure(&error)),
+        }
+    } else {
+        match websocket::connect(url, trust, timeout).await {
             Ok((reader, writer)) => Ok(Line::WebSocket(reader, writer)),
             Err(error) => Err(websocket_failure(&error)),
-        },
+        }
     }
 }
 
@@ -76,10 +92,36 @@ fn websocket_failure(error: &websocket::ConnectError) -> Ended {
     }
 }
 
+fn webtransport_failure(error: &webtransport::ConnectError) -> Ended {
+    use webtransport::ConnectError;
+    match error {
+        ConnectError::Refused { status } => Ended::Refused { status: *status, message: reason_phrase(*status) },
+        ConnectError::Trust(error) => Ended::Untrusted(error.to_string()),
+        // Found out on this side; what the other side finds out is a close.
+        ConnectError::Quic(quinn::ConnectionError::TransportError(error)) if blames_certificate_by_alert(error) => {
+            Ended::Untrusted(error.reason.clone())
+        }
+        error => Ended::Unreachable(error.to_string()),
+    }
+}
+
+/// The status in words, since WebTransport's answer to a refused client carries no text.
+fn reason_phrase(status: u16) -> String {
+    let status = http::StatusCode::from_u16(status).ok();
+    status.and_then(|status| status.canonical_reason()).unwrap_or("no reason given").to_lowercase()
+}
+
 /// Whether a TLS handshake failed for the server's certificate, and not for the network.
 fn blames_certificate(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// The same for QUIC, which tells it by a TLS alert (RFC 9001, section 4.8): from `bad_certificate` to `access_denied`.
+fn blames_certificate_by_alert(error: &quinn_proto::TransportError) -> bool {
+    const CRYPTO_ERROR: u64 = 0x100;
+    const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u64> = 42..=49;
+    u64::from(error.code).checked_sub(CRYPTO_ERROR).is_some_and(|alert| CERTIFICATE_ALERTS.contains(&alert))
 }
 
 impl ClientSink for websocket::ClientWriter {
@@ -99,6 +141,42 @@ impl ClientSink for websocket::ClientWriter {
 
     async fn pong(&mut self, payload: Vec<u8>) -> io::Result<()> {
         Self::pong(self, &payload).await
+    }
+
+    async fn confirmed(&mut self) {} // the system sends what it has taken before it closes
+
+    async fn close(&mut self, code: CloseCode, reason: &'static str) {
+        Self::close(self, code, reason).await;
+    }
+}
+
+impl ClientSink for webtransport::ClientWriter {
+    /// QUIC notices a dead server by itself.
+    const ANSWERED: bool = false;
+
+    async fn send(&mut self, packets: &[Bytes]) -> io::Result<()> {
+        Self::send(self, packets).await
+    }
+
+    async fn send_unreliable(&mut self, packet: Bytes) -> io::Result<()> {
+        // A path that carries no datagrams, or only smaller ones, still carries streams.
+        if self.session().max_datagram_size() >= packet.len() {
+            self.send_datagram(packet)
+        } else {
+            Self::send(self, &[packet]).await
+        }
+    }
+
+    async fn ping(&mut self) -> io::Result<()> {
+        self.send_datagram(Bytes::from_static(b"ping"))
+    }
+
+    async fn pong(&mut self, _payload: Vec<u8>) -> io::Result<()> {
+        Ok(()) // nobody asks
+    }
+
+    async fn confirmed(&mut self) {
+        Self::confirmed(self).await;
     }
 
     async fn close(&mut self, code: CloseCode, reason: &'static str) {

@@ -1,13 +1,16 @@
 //! The client's side: connecting, sending and receiving.
 
+use std::collections::VecDeque;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use roomcast_protocol::CloseCode;
 use url::{Host, Url};
 use web_transport_quinn::{ClientError, ConnectError as HttpError, Session, proto};
@@ -29,9 +32,16 @@ pub type ClientReader = Reader;
 /// The sending half of a client's connection.
 pub struct ClientWriter {
     writer: Writer,
+    /// One for each packet sent lately: resolves when the server's QUIC has all of it.
+    unconfirmed: VecDeque<Confirmation>,
     /// The socket. It is driven until the last connection on it has said goodbye.
     _endpoint: quinn::Endpoint,
 }
+
+type Confirmation = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How many packets are remembered until they are confirmed. A server lets a client have fewer streams open.
+const MAX_UNCONFIRMED: usize = 1024;
 
 /// Why a client is not connected.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +127,14 @@ pub async fn connect_with(
     let connecting = Box::pin(async {
         let (endpoint, connection) = establish(&parsed, config).await?;
         let request = proto::ConnectRequest::new(parsed.clone()).with_headers(headers);
-        let session = Session::connect(connection, request).await?;
-        Ok::<_, ConnectError>((endpoint, session))
+        match Session::connect(connection.clone(), request).await {
+            Ok(session) => Ok((endpoint, session)),
+            Err(error) => Err(match (ConnectError::from(error), connection.close_reason()) {
+                // A connection that broke is not a server that speaks something else.
+                (ConnectError::Http(_), Some(reason)) => ConnectError::Quic(reason),
+                (error, _) => error,
+            }),
+        }
     });
     let (endpoint, session) = match tokio::time::timeout(options.handshake, connecting).await {
         Ok(result) => result?,
@@ -126,7 +142,7 @@ pub async fn connect_with(
     };
     let shared = Arc::new(Shared::new(session));
     let reader = Reader::new(Arc::clone(&shared), options);
-    Ok((reader, ClientWriter { writer: Writer::new(shared), _endpoint: endpoint }))
+    Ok((reader, ClientWriter { writer: Writer::new(shared), unconfirmed: VecDeque::new(), _endpoint: endpoint }))
 }
 
 /// The first QUIC connection that comes to be with any of the host's addresses.
@@ -182,9 +198,27 @@ impl ClientWriter {
     /// The connection is gone.
     pub async fn send(&mut self, packets: &[Bytes]) -> io::Result<()> {
         for packet in packets {
-            self.writer.send(packet.clone()).await?;
+            if let Some(stream) = self.writer.send(packet.clone()).await? {
+                let stopped = stream.stopped();
+                self.unconfirmed.push_back(Box::pin(async move { _ = stopped.await }));
+            }
+            while let Some(oldest) = self.unconfirmed.front_mut() {
+                if oldest.now_or_never().is_none() && self.unconfirmed.len() <= MAX_UNCONFIRMED {
+                    break;
+                }
+                self.unconfirmed.pop_front();
+            }
         }
         Ok(())
+    }
+
+    /// Waits until the server's QUIC has everything that was sent (closing abandons what is still under way), or the
+    /// connection is gone. Cancel-safe.
+    pub async fn confirmed(&mut self) {
+        while let Some(oldest) = self.unconfirmed.front_mut() {
+            oldest.await;
+            self.unconfirmed.pop_front();
+        }
     }
 
     /// Sends one packet as a datagram: it may be lost, and it may overtake.

@@ -54,8 +54,9 @@ impl Writer {
         &self.shared.session
     }
 
-    /// Writes one packet on a stream of its own, and waits only for QUIC to take it.
-    pub(super) async fn send(&mut self, payload: Bytes) -> io::Result<()> {
+    /// Writes one packet on a stream of its own, and waits only for QUIC to take it. Gives back the finished stream, unless
+    /// the peer refused it.
+    pub(super) async fn send(&mut self, payload: Bytes) -> io::Result<Option<quinn::SendStream>> {
         let gone = |_| io::Error::new(io::ErrorKind::ConnectionAborted, self.shared.reason());
         let stream = quinn::Connection::open_uni(&self.shared.session).await.map_err(gone)?;
         let mut stream = Unfinished(Some(stream));
@@ -65,15 +66,16 @@ impl Writer {
         };
         match written {
             Ok(()) => {
-                if let Some(mut stream) = stream.0.take() {
+                let mut finished = stream.0.take();
+                if let Some(stream) = &mut finished {
                     // An error means that the peer has stopped it, after all of it was taken.
                     let _ = stream.finish();
                 }
-                Ok(())
+                Ok(finished)
             }
             Err(quinn::WriteError::Stopped(_)) => {
                 self.shared.counters.refused();
-                Ok(())
+                Ok(None)
             }
             Err(error) => {
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, format!("{error}: {}", self.shared.reason())))
