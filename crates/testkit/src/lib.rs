@@ -1,1 +1,11 @@
-//! For tests only: a node in a box, scripted clients, faults, the history checker.
+//! For tests only: a node in a box, scripted members, third-party peers, the history checker.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod ffmpeg;
+pub mod history;
+pub mod member;
+pub mod node_box;
+pub mod peers;
+
+pub use member::{Heard, Member, SOON, content, control};
+pub use node_box::{NodeBox, Via, eventually};

@@ -1,0 +1,168 @@
+//! A node in a box: the real node, on ports from the system, with its own temporary directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roomcast_node::config::{self, Settings};
+use roomcast_node::{Node, NodeOptions};
+use roomcast_transport::tls::ClientTrust;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+/// What every box is told: all ports from the system, faults allowed, and limits that tests do not meet by accident.
+const BOXED: &str = r#"
+[listen.websocket]
+bind = "127.0.0.1:0"
+[listen.webtransport]
+bind = "127.0.0.1:0"
+[listen.admin]
+bind = "127.0.0.1:0"
+[chaos]
+enabled = true
+"#;
+
+/// A running node and how to reach it.
+pub struct NodeBox {
+    node: Arc<Node>,
+}
+
+/// How a client is to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// Over `ws://`.
+    WebSocket,
+    /// Over `https://`, HTTP/3.
+    WebTransport,
+}
+
+impl Via {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::WebSocket, Self::WebTransport];
+}
+
+impl NodeBox {
+    /// Starts a node on the box's settings.
+    ///
+    /// # Panics
+    /// When it does not start: a test cannot go on.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a node on the box's settings with `key=value` overrides, as after `--set`.
+    ///
+    /// # Panics
+    /// When it does not start: a test cannot go on.
+    pub async fn start_with(overrides: &[&str]) -> Self {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let settings: Settings = config::parse("box", BOXED, &overrides).expect("the overrides are good settings");
+        let node = Node::start(NodeOptions { settings, overrides, ..NodeOptions::default() });
+        Self { node: Arc::new(node.await.expect("a node on ports from the system starts")) }
+    }
+
+    /// The node itself.
+    #[must_use]
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    /// Where clients connect, without a path: `ws://127.0.0.1:PORT` or `https://127.0.0.1:PORT`.
+    ///
+    /// # Panics
+    /// When that listener was switched off.
+    #[must_use]
+    pub fn base(&self, via: Via) -> String {
+        let addresses = self.node.addresses();
+        match via {
+            Via::WebSocket => {
+                let scheme = if self.node.websocket_identity().is_some() { "wss" } else { "ws" };
+                format!("{scheme}://{}", addresses.websocket.expect("the WebSocket listener is on"))
+            }
+            Via::WebTransport => format!("https://{}", addresses.webtransport.expect("the WebTransport listener is on")),
+        }
+    }
+
+    /// The lobby URL of a user and a room that need no encoding.
+    #[must_use]
+    pub fn url(&self, via: Via, user: &str, room: &str) -> String {
+        format!("{}/lobby/{user}/{room}", self.base(via))
+    }
+
+    /// What a client must trust: the certificate's hash.
+    #[must_use]
+    pub fn trust(&self) -> ClientTrust {
+        let identities = [self.node.websocket_identity(), self.node.webtransport_identity()];
+        ClientTrust::Hashes(identities.into_iter().flatten().map(|identity| identity.current().sha256()).collect())
+    }
+
+    /// The WebTransport certificate's hash, as a browser takes it.
+    ///
+    /// # Panics
+    /// When that listener was switched off.
+    #[must_use]
+    pub fn hash_base64(&self) -> String {
+        self.node.webtransport_identity().expect("the WebTransport listener is on").current().hash_base64()
+    }
+
+    /// Asks the admin port, with the token. Gives the status and the body.
+    ///
+    /// # Panics
+    /// When it does not answer as HTTP does.
+    pub async fn admin(&self, method: &str, path: &str) -> (u16, String) {
+        let token = std::fs::read_to_string(self.node.token_file().expect("the box has an admin listener"))
+            .expect("the token's file can be read");
+        self.admin_as(method, path, token.trim()).await
+    }
+
+    /// Asks the admin port with any token. Gives the status and the body.
+    ///
+    /// # Panics
+    /// When it does not answer as HTTP does.
+    pub async fn admin_as(&self, method: &str, path: &str, token: &str) -> (u16, String) {
+        let address = self.node.addresses().admin.expect("the box has an admin listener");
+        let exchange = async {
+            let mut socket = TcpStream::connect(address).await?;
+            let request = format!(
+                "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\
+                 authorization: Bearer {token}\r\n\r\n"
+            );
+            socket.write_all(request.as_bytes()).await?;
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await?;
+            std::io::Result::Ok(answer)
+        };
+        let answer = timeout(Duration::from_secs(10), exchange).await.expect("the admin port answers in time");
+        let answer = answer.expect("the admin port takes a request");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer has a head");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an HTTP answer has a status");
+        (status, body.to_owned())
+    }
+
+    /// One metric's value, summed over its labels; `labels` must all occur in a line for it to count.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let (_, body) = self.admin("GET", "/metrics").await;
+        body.lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Stops the node in order.
+    pub async fn stop(self) {
+        self.node.stop().await;
+    }
+}
+
+/// Waits until a condition holds, looking often.
+///
+/// # Panics
+/// When it does not hold within the time given.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, within: Duration, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + within;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
