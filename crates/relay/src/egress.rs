@@ -134,7 +134,7 @@ impl EgressQueue {
         }
         let was_empty = self.is_empty();
         self.expire(now, limits, drops);
-        self.cut(now, limits, drops);
+        self.cut(limits, drops);
         let pushed = match self.make_room(&packet, now, limits, drops) {
             Ok(()) => {
                 self.append(packet, now);
@@ -142,7 +142,7 @@ impl EgressQueue {
             }
             Err(reason) => {
                 if reason != DropReason::WaitingForKeyFrame && is_video(packet.tag()) {
-                    self.index_flows().set_waiting(packet.tag(), true, now);
+                    self.index_flows().set_waiting(packet.tag(), true);
                 }
                 drops(&packet, reason);
                 Pushed::Dropped(reason)
@@ -162,7 +162,7 @@ impl EgressQueue {
         drops: &mut impl FnMut(&Packet, DropReason),
     ) -> Drained {
         self.expire(now, limits, drops);
-        self.cut(now, limits, drops);
+        self.cut(limits, drops);
         let mut drained = Drained::default();
         while let Some(first) = self.arrival.first() {
             let length = self.slots.packet(first).payload().len();
@@ -270,7 +270,7 @@ impl EgressQueue {
             }
             match lowest {
                 Some(lowest) if lowest <= tag.class && self.could_fit(tag.class, length, limits) => {
-                    self.drop_oldest(lowest, reason, now, drops);
+                    self.drop_oldest(lowest, reason, drops);
                 }
                 _ => return Err(reason),
             }
@@ -295,13 +295,13 @@ impl EgressQueue {
             while let Some(first) = self.ranks[class as usize].list.first()
                 && now.since(self.slots.arrived(first)) > patience
             {
-                self.drop_oldest(class, DropReason::Late, now, drops);
+                self.drop_oldest(class, DropReason::Late, drops);
             }
         }
     }
 
     /// Brings the queue within limits that were lowered.
-    fn cut(&mut self, now: Time, limits: &EgressLimits, drops: &mut impl FnMut(&Packet, DropReason)) {
+    fn cut(&mut self, limits: &EgressLimits, drops: &mut impl FnMut(&Packet, DropReason)) {
         while let Some(lowest) = self.lowest() {
             let reason = if self.packets > limits.packets {
                 DropReason::QueuePackets
@@ -310,7 +310,7 @@ impl EgressQueue {
             } else {
                 break;
             };
-            self.drop_oldest(lowest, reason, now, drops);
+            self.drop_oldest(lowest, reason, drops);
         }
     }
 
@@ -320,13 +320,7 @@ impl EgressQueue {
     }
 
     /// Drops the oldest of a class, and the deltas that depend on it.
-    fn drop_oldest(
-        &mut self,
-        class: Class,
-        reason: DropReason,
-        now: Time,
-        drops: &mut impl FnMut(&Packet, DropReason),
-    ) {
+    fn drop_oldest(&mut self, class: Class, reason: DropReason, drops: &mut impl FnMut(&Packet, DropReason)) {
         let Some(oldest) = self.ranks[class as usize].list.first() else { return };
         let tag = *self.slots.packet(oldest).tag();
         if !is_video(&tag) {
@@ -345,7 +339,7 @@ impl EgressQueue {
             drops(&packet, why);
             why = DropReason::WaitingForKeyFrame;
         }
-        self.index_flows().set_waiting(&tag, true, now);
+        self.index_flows().set_waiting(&tag, true);
     }
 
     fn append(&mut self, packet: Packet, now: Time) {
@@ -362,7 +356,7 @@ impl EgressQueue {
         if let Some(flows) = self.flows.as_mut().filter(|_| is_video(&tag)) {
             flows.with_queued(&tag, |list| self.slots.push_back(Order::Flow, list, index));
             if tag.class == Class::KeyFrame {
-                flows.set_waiting(&tag, false, now);
+                flows.set_waiting(&tag, false);
             }
         }
     }

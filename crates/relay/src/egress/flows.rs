@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use roomcast_protocol::{SessionId, Tag};
 
 use super::slots::List;
-use crate::Time;
 
 /// Most flows of one sender that are remembered without being queued.
 pub(super) const FLOWS_PER_SENDER: u32 = 64;
@@ -37,8 +36,8 @@ fn key(tag: &Tag) -> Key {
 struct Flow {
     queued: List,
     waiting: bool,
-    /// When `waiting` last changed.
-    since: Time,
+    /// Which change made `waiting` what it is.
+    since: u64,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +58,8 @@ pub(super) struct Flows {
     different: usize,
     /// How many senders are assumed to wait.
     turned: usize,
+    /// How often a flow has come to differ from what is assumed.
+    changes: u64,
 }
 
 impl Flows {
@@ -75,6 +76,16 @@ impl Flows {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.flows.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn senders(&self) -> usize {
+        self.senders.len()
+    }
+
     fn assumed(&self, sender: SessionId) -> bool {
         self.senders.get(&sender).is_some_and(|sender| sender.assumed_waiting)
     }
@@ -82,8 +93,7 @@ impl Flows {
     /// Lets `change` work on the list of the flow's queued frames.
     pub(super) fn with_queued<R>(&mut self, tag: &Tag, change: impl FnOnce(&mut List) -> R) -> R {
         let assumed = self.assumed(tag.sender);
-        let flow =
-            self.flows.entry(key(tag)).or_insert(Flow { queued: List::EMPTY, waiting: assumed, since: Time::ZERO });
+        let flow = self.flows.entry(key(tag)).or_insert(Flow { queued: List::EMPTY, waiting: assumed, since: 0 });
         let result = change(&mut flow.queued);
         if flow.queued.is_empty() && flow.waiting == assumed {
             self.flows.remove(&key(tag));
@@ -92,7 +102,7 @@ impl Flows {
     }
 
     /// From now on the flow waits for a key frame, or has had one.
-    pub(super) fn set_waiting(&mut self, tag: &Tag, waiting: bool, now: Time) {
+    pub(super) fn set_waiting(&mut self, tag: &Tag, waiting: bool) {
         if self.waits(tag) == waiting {
             return;
         }
@@ -111,8 +121,10 @@ impl Flows {
         } else if sender.different < FLOWS_PER_SENDER {
             sender.different += 1;
             self.different += 1;
-            let flow = self.flows.entry(key(tag)).or_insert(Flow { queued: List::EMPTY, waiting, since: now });
-            (flow.waiting, flow.since) = (waiting, now);
+            self.changes += 1;
+            let since = self.changes;
+            let flow = self.flows.entry(key(tag)).or_insert(Flow { queued: List::EMPTY, waiting, since });
+            (flow.waiting, flow.since) = (waiting, since);
             if self.different > FLOWS {
                 self.forget_the_oldest_half();
             }
@@ -169,7 +181,7 @@ impl Flows {
 
     /// Makes room, at a cost that as many calls to `set_waiting` have paid for.
     fn forget_the_oldest_half(&mut self) {
-        let mut ages: Vec<Time> =
+        let mut ages: Vec<u64> =
             self.flows.values().filter(|flow| flow.queued.is_empty()).map(|flow| flow.since).collect();
         let middle = ages.len() / 2;
         let Some((_, &mut oldest_kept, _)) = (middle < ages.len()).then(|| ages.select_nth_unstable(middle)) else {

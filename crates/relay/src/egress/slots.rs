@@ -65,11 +65,30 @@ struct Slot {
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: u32,
+    /// Links followed or changed so far: what a test holds the cost of a push against.
+    #[cfg(test)]
+    steps: std::cell::Cell<usize>,
 }
 
 impl Slots {
     pub(super) const fn new() -> Self {
-        Self { slots: Vec::new(), free: NONE }
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            #[cfg(test)]
+            steps: std::cell::Cell::new(0),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn steps(&self) -> usize {
+        self.steps.get()
+    }
+
+    /// Counts a step, in tests.
+    fn step(&self) {
+        #[cfg(test)]
+        self.steps.set(self.steps.get() + 1);
     }
 
     /// Finds a place for a packet; it is in no order yet.
@@ -107,12 +126,14 @@ impl Slots {
 
     /// The slot behind this one in an order that it stands in.
     pub(super) fn next(&self, order: Order, index: u32) -> Option<u32> {
+        self.step();
         let next = self.slots[index as usize].links[order as usize].next;
         (next != NONE).then_some(next)
     }
 
     /// Puts a slot last in an order.
     pub(super) fn push_back(&mut self, order: Order, list: &mut List, index: u32) {
+        self.step();
         self.slots[index as usize].links[order as usize] = Link { previous: list.last, next: NONE };
         match self.slots.get_mut(list.last as usize) {
             Some(last) => last.links[order as usize].next = index,
@@ -123,6 +144,7 @@ impl Slots {
 
     /// Takes a slot out of an order that it stands in.
     pub(super) fn unlink(&mut self, order: Order, list: &mut List, index: u32) {
+        self.step();
         let Link { previous, next } =
             std::mem::replace(&mut self.slots[index as usize].links[order as usize], UNLINKED);
         match self.slots.get_mut(previous as usize) {

@@ -1,1 +1,149 @@
+//! What can be seen from inside only: the cost of each step, the memory of flows and its bounds. The promises themselves are
+//! tested from outside, in `tests/egress`.
 
+use std::time::Duration;
+
+use roomcast_protocol::{Class, Packet, PacketBuffer, SessionId, Tag};
+
+use super::flows::FLOWS_PER_SENDER;
+use super::*;
+
+fn packet(tag: Tag) -> Packet {
+    let mut buffer = PacketBuffer::new();
+    buffer.extend(&[0; 40]);
+    buffer.seal(tag, None)
+}
+
+fn video(class: Class, sender: u64, flow: u32) -> Packet {
+    packet(Tag { sender: SessionId(sender), class, flow })
+}
+
+fn limits(packets: usize) -> EgressLimits {
+    EgressLimits { packets, bytes: usize::MAX, max_delay: Duration::from_secs(3_600) }
+}
+
+const ALL: Batch = Batch { packets: usize::MAX, bytes: usize::MAX };
+
+struct Harness {
+    queue: EgressQueue,
+    limits: EgressLimits,
+    dropped: usize,
+}
+
+impl Harness {
+    fn new(packets: usize) -> Self {
+        Self { queue: EgressQueue::new(&Budget::new(usize::MAX)), limits: limits(packets), dropped: 0 }
+    }
+
+    fn push(&mut self, packet: Packet) -> Pushed {
+        self.queue.push(packet, Time::ZERO, &self.limits, &mut |_, _| self.dropped += 1)
+    }
+
+    fn drain(&mut self) -> usize {
+        self.queue.drain(Time::ZERO, &self.limits, ALL, &mut Vec::new(), &mut |_, _| self.dropped += 1).packets
+    }
+}
+
+/// Slots looked at per push, while the queue is kept full of this many packets by streams of a kind.
+fn steps_per_push(packets: usize, make: impl Fn(usize) -> Packet) -> usize {
+    let mut harness = Harness::new(packets);
+    let pushes = packets * 8;
+    for number in 0..pushes {
+        harness.push(make(number));
+    }
+    assert!(harness.dropped >= packets, "the queue must have been full");
+    harness.queue.slots.steps() / pushes
+}
+
+#[test]
+fn a_push_to_a_full_queue_costs_the_same_whatever_its_length() {
+    type Kind = (&'static str, fn(usize) -> Packet);
+    let kinds: [Kind; 4] = [
+        ("one stream", |n| video(if n % 50 == 0 { Class::KeyFrame } else { Class::Delta }, 1, 1)),
+        ("a stream for each packet", |n| video(Class::Delta, n as u64, 1)),
+        ("a stream of one sender for each packet", |n| video(Class::Delta, 1, n as u32)),
+        ("all classes", |n| packet(Tag { sender: SessionId(n as u64 % 9), class: Class::ALL[n * 7 % 5], flow: 1 })),
+    ];
+    for (kind, make) in kinds {
+        let (short, long) = (steps_per_push(64, make), steps_per_push(8_192, make));
+        assert!(long <= 16 && long <= short + 2, "{kind}: {short} slots for a short queue, {long} for a long one");
+    }
+}
+
+#[test]
+fn a_receiver_that_keeps_up_has_no_index_of_flows() {
+    let mut harness = Harness::new(100);
+    for number in 0..1_000_u64 {
+        harness.push(video(Class::Delta, number % 5, 1));
+        if number % 20 == 19 {
+            assert_eq!(harness.drain(), 20);
+        }
+        assert!(harness.queue.flows.is_none());
+    }
+}
+
+#[test]
+fn the_index_of_flows_goes_when_every_stream_has_had_its_key_frame() {
+    let mut harness = Harness::new(2);
+    for sender in [1, 2, 3] {
+        harness.push(video(Class::Delta, sender, 1));
+    }
+    assert_eq!(harness.dropped, 1);
+    harness.drain();
+    assert!(harness.queue.flows.is_some(), "the first sender's receiver still lacks a frame");
+    harness.push(video(Class::KeyFrame, 1, 1));
+    harness.drain();
+    assert!(harness.queue.flows.is_none());
+}
+
+/// Loses one delta of each of these streams to a queue of one place.
+fn lose(harness: &mut Harness, sender: u64, flows: std::ops::Range<u32>) {
+    harness.limits.packets = 1;
+    for flow in flows {
+        harness.drain();
+        harness.push(packet(Tag { sender: SessionId(0), class: Class::Control, flow: 0 }));
+        assert!(matches!(harness.push(video(Class::Delta, sender, flow)), Pushed::Dropped(_)));
+    }
+    harness.drain();
+}
+
+#[test]
+fn a_sender_of_streams_without_number_costs_bounded_memory_and_still_no_delta_follows_a_gap() {
+    let mut harness = Harness::new(1);
+    let streams = FLOWS_PER_SENDER * 50;
+    lose(&mut harness, 7, 0..streams);
+    for flow in 0..streams {
+        assert!(matches!(harness.push(video(Class::Delta, 7, flow)), Pushed::Dropped(_)), "stream {flow} has a gap");
+    }
+    assert!(harness.queue.flows.as_ref().unwrap().remembered() <= FLOWS_PER_SENDER as usize);
+    // Another sender's streams are not taken for his.
+    assert_eq!(harness.push(video(Class::Delta, 8, 1)), Pushed::First);
+    harness.drain();
+    // As many streams as a client can really have come back with their key frames; for the rest, key frames only.
+    let mut restarted = 0;
+    for flow in 0..streams {
+        assert_eq!(harness.push(video(Class::KeyFrame, 7, flow)), Pushed::First);
+        harness.drain();
+        restarted += u32::from(harness.push(video(Class::Delta, 7, flow)) == Pushed::First);
+        harness.drain();
+    }
+    assert_eq!(restarted, FLOWS_PER_SENDER);
+    assert!(harness.queue.flows.as_ref().unwrap().remembered() <= FLOWS_PER_SENDER as usize);
+}
+
+#[test]
+fn senders_without_number_cost_bounded_memory() {
+    let mut harness = Harness::new(1);
+    for sender in 1..10_000 {
+        lose(&mut harness, sender, 0..1);
+        assert!(harness.queue.flows.as_ref().unwrap().remembered() <= super::flows::FLOWS);
+    }
+    // Whoever lost a frame last still waits.
+    assert!(matches!(harness.push(video(Class::Delta, 9_999, 0)), Pushed::Dropped(_)));
+    // And of those who turned around.
+    for sender in 50_000..51_100 {
+        lose(&mut harness, sender, 0..FLOWS_PER_SENDER + 1);
+        assert!(harness.queue.flows.as_ref().unwrap().senders() <= super::flows::FLOWS + 1_024);
+    }
+    assert!(matches!(harness.push(video(Class::Delta, 51_099, 0)), Pushed::Dropped(_)));
+}
