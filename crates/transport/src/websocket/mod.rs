@@ -13,6 +13,7 @@ mod stream;
 mod upgrade;
 mod writer;
 
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -81,7 +82,7 @@ impl HandshakeError {
 /// Answers the request on a connected stream: an upgrade where `decide` accepts it, else an HTTP status.
 ///
 /// `decide` is called once, for a GET with readable headers, before it is known whether the request is a proper upgrade:
-/// what it returns may be dropped unused, and must undo itself then.
+/// what it returns may be dropped unused, and must undo itself then. [`accept_then`] has a second step for what is costly.
 ///
 /// # Errors
 ///
@@ -98,7 +99,39 @@ where
 {
     let deadline = Instant::now() + options.handshake;
     // Boxed, so that a connection's task does not keep room for its handshake as long as it lives.
-    Box::pin(accept_until(deadline, io, remote, options, decide)).await
+    Box::pin(accept_until(deadline, io, remote, options, decide, ready)).await
+}
+
+/// Like [`accept`] or, with `tls`, [`accept_tls`], in two steps: what `decide` made of a request that is a proper upgrade
+/// goes through `enter`, and only then is the client answered. A client that has its 101 is what `enter` made it.
+///
+/// # Errors
+///
+/// Those of [`accept_tls`]. What `enter` made is dropped when the client is gone by then.
+pub async fn accept_then<T, U, F, E, N>(
+    socket: TcpStream,
+    tls: Option<&TlsAcceptor>,
+    remote: SocketAddr,
+    options: &Options,
+    decide: F,
+    enter: E,
+) -> Result<(U, Reader, Writer), HandshakeError>
+where
+    T: Send,
+    U: Send,
+    F: FnOnce(RequestHead<'_>) -> Result<T, Refusal> + Send,
+    E: FnOnce(T) -> N + Send,
+    N: Future<Output = U> + Send,
+{
+    let deadline = Instant::now() + options.handshake;
+    Box::pin(async {
+        let stream = match tls {
+            Some(acceptor) => shake_tls(socket, acceptor, deadline).await?,
+            None => Stream::Plain(socket),
+        };
+        accept_until(deadline, stream, remote, options, decide, enter).await
+    })
+    .await
 }
 
 /// Like [`accept`], for a socket that is to speak TLS first; one deadline covers both.
@@ -119,28 +152,34 @@ where
 {
     let deadline = Instant::now() + options.handshake;
     Box::pin(async {
-        let stream = timeout_at(deadline, acceptor.accept(socket))
-            .await
-            .map_err(|_| HandshakeError::Timeout)?
-            .map_err(HandshakeError::Tls)?;
-        accept_until(deadline, Stream::tls(stream), remote, options, decide).await
+        let stream = shake_tls(socket, acceptor, deadline).await?;
+        accept_until(deadline, stream, remote, options, decide, ready).await
     })
     .await
 }
 
-async fn accept_until<T, F>(
+async fn shake_tls(socket: TcpStream, acceptor: &TlsAcceptor, deadline: Instant) -> Result<Stream, HandshakeError> {
+    let shaken = timeout_at(deadline, acceptor.accept(socket)).await.map_err(|_| HandshakeError::Timeout)?;
+    Ok(Stream::tls(shaken.map_err(HandshakeError::Tls)?))
+}
+
+async fn accept_until<T, U, F, E, N>(
     deadline: Instant,
     io: Stream,
     remote: SocketAddr,
     options: &Options,
     decide: F,
-) -> Result<(T, Reader, Writer), HandshakeError>
+    enter: E,
+) -> Result<(U, Reader, Writer), HandshakeError>
 where
     T: Send,
+    U: Send,
     F: FnOnce(RequestHead<'_>) -> Result<T, Refusal> + Send,
+    E: FnOnce(T) -> N + Send,
+    N: Future<Output = U> + Send,
 {
     io.tune().map_err(|error| HandshakeError::Gone(error.to_string()))?;
-    let (accepted, io, ahead) = upgrade::serve(io, remote, deadline, decide).await?;
+    let (accepted, io, ahead) = upgrade::serve(io, remote, deadline, decide, enter).await?;
     let (read, write) = io.split();
     let reader = Reader::new(read, frame::Side::Server, &ahead, options.max_packet_bytes);
     Ok((accepted, reader, Writer::new(write)))

@@ -15,7 +15,7 @@
 //! | anything, too slowly | the connection is closed at the deadline |
 
 use std::convert::Infallible;
-use std::future::{poll_fn, ready};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
@@ -51,23 +51,43 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// The most that a refused client may go on sending meanwhile.
 const LINGER_BYTES: u64 = 1024 * 1024;
 
-/// Serves one request on `io` until `deadline`. Returns what `decide` made of it, the stream behind the upgrade, and the
-/// bytes that were read too far.
-pub(super) async fn serve<I, T, F>(
+/// Serves one request on `io` until `deadline`. Returns what `decide` and then `enter` made of it, the stream behind the
+/// upgrade, and the bytes that were read too far.
+pub(super) async fn serve<I, T, U, F, E, N>(
     io: I,
     remote: SocketAddr,
     deadline: Instant,
     decide: F,
-) -> Result<(T, I, Bytes), HandshakeError>
+    enter: E,
+) -> Result<(U, I, Bytes), HandshakeError>
 where
     I: AsyncRead + AsyncWrite + Unpin,
     F: FnOnce(RequestHead<'_>) -> Result<T, Refusal> + Send,
+    E: FnOnce(T) -> N + Send,
+    N: Future<Output = U> + Send,
     T: Send,
+    U: Send,
 {
-    let desk = Mutex::new(Desk { remote, decide: Some(decide), outcome: None });
+    let desk = Mutex::new(Desk { remote, steps: Some((decide, enter)), outcome: None });
+    let lock = || desk.lock().unwrap_or_else(PoisonError::into_inner);
     let service = service_fn(|request: Request<Incoming>| {
-        let mut desk = desk.lock().unwrap_or_else(PoisonError::into_inner);
-        ready(Ok::<_, Infallible>(desk.answer(request)))
+        let answered = lock().examine(request);
+        // Boxed because the library wants a future that can be moved.
+        Box::pin(async move {
+            let response = match answered {
+                Ok((entering, response)) => {
+                    let accepted = entering.await;
+                    lock().outcome = Some(Ok(accepted));
+                    response
+                }
+                Err(refused) => {
+                    let response = refused.response();
+                    lock().outcome = Some(Err(refused.refusal));
+                    response
+                }
+            };
+            Ok::<_, Infallible>(response)
+        })
     });
     let mut connection = Builder::new()
         .keep_alive(false)
@@ -110,39 +130,30 @@ async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, deadline: Instant)
 }
 
 /// Answers the one request of a connection.
-struct Desk<F, T> {
+struct Desk<F, E, U> {
     remote: SocketAddr,
-    decide: Option<F>,
-    outcome: Option<Result<T, Refusal>>,
+    steps: Option<(F, E)>,
+    outcome: Option<Result<U, Refusal>>,
 }
 
-impl<F, T> Desk<F, T>
-where
-    F: FnOnce(RequestHead<'_>) -> Result<T, Refusal>,
-{
-    fn answer(&mut self, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let answered = match self.accept(&request) {
-            // The library computes the accept key; its future of the upgraded stream is not needed.
-            Ok(accepted) => match fastwebsockets::upgrade::upgrade(&mut request) {
-                Ok((response, _)) => Ok((accepted, response.map(|_| Full::default()))),
-                Err(error) => Err(Refused::new(StatusCode::BAD_REQUEST, error.to_string())),
-            },
-            Err(refused) => Err(refused),
-        };
-        match answered {
-            Ok((accepted, response)) => {
-                self.outcome = Some(Ok(accepted));
-                response
-            }
-            Err(refused) => {
-                let response = refused.response();
-                self.outcome = Some(Err(refused.refusal));
-                response
-            }
-        }
+impl<F, E, U> Desk<F, E, U> {
+    /// What a proper request leads to, and the answer to give once it has.
+    fn examine<T, N>(&mut self, mut request: Request<Incoming>) -> Result<(N, Response<Full<Bytes>>), Refused>
+    where
+        F: FnOnce(RequestHead<'_>) -> Result<T, Refusal>,
+        E: FnOnce(T) -> N,
+    {
+        let (accepted, enter) = self.accept(&request)?;
+        // The library computes the accept key; its future of the upgraded stream is not needed.
+        let (response, _) = fastwebsockets::upgrade::upgrade(&mut request)
+            .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+        Ok((enter(accepted), response.map(|_| Full::default())))
     }
 
-    fn accept(&mut self, request: &Request<Incoming>) -> Result<T, Refused> {
+    fn accept<T>(&mut self, request: &Request<Incoming>) -> Result<(T, E), Refused>
+    where
+        F: FnOnce(RequestHead<'_>) -> Result<T, Refusal>,
+    {
         if request.method() != Method::GET {
             return Err(
                 Refused::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here").with(header::ALLOW, "GET")
@@ -156,12 +167,12 @@ where
             forwarded_for: forwarded_for.as_deref(),
             remote: self.remote,
         };
-        let Some(decide) = self.decide.take() else {
+        let Some((decide, enter)) = self.steps.take() else {
             return Err(Refused::new(StatusCode::BAD_REQUEST, "one request per connection"));
         };
         let accepted = decide(head).map_err(Refused::from)?;
         check_upgrade(request)?;
-        Ok(accepted)
+        Ok((accepted, enter))
     }
 }
 

@@ -27,7 +27,7 @@ fn decide(head: RequestHead<'_>) -> Result<String, Refusal> {
 fn start() -> (DuplexStream, tokio::task::JoinHandle<Served>) {
     let (client, server) = tokio::io::duplex(4096);
     let deadline = Instant::now() + LIMIT;
-    (client, tokio::spawn(async move { serve(server, remote(), deadline, decide).await }))
+    (client, tokio::spawn(async move { serve(server, remote(), deadline, decide, std::future::ready).await }))
 }
 
 /// Sends a request and reads the answer to its end.

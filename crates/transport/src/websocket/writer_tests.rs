@@ -200,3 +200,65 @@ proptest! {
         });
     }
 }
+
+/// Passes on to `inner` and keeps a copy of what is written.
+struct Tap {
+    inner: tokio::io::DuplexStream,
+    written: Arc<Mutex<Vec<u8>>>,
+}
+
+impl tokio::io::AsyncRead for Tap {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let count = ready!(Pin::new(&mut self.inner).poll_write(cx, buf))?;
+        self.written.lock().unwrap().extend_from_slice(&buf[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test]
+async fn a_batch_under_tls_fills_its_records() {
+    use crate::tls::{Certificate, ClientTrust, ServerIdentity};
+    let certificate = Certificate::self_signed(&[], std::time::SystemTime::now()).unwrap();
+    let config = ServerIdentity::new(certificate).unwrap().tls_config();
+    let trusting = Arc::new(ClientTrust::Insecure.client_config(&[]).unwrap());
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let written = Arc::new(Mutex::new(Vec::new()));
+    let tap = Tap { inner: near, written: Arc::clone(&written) };
+    let (server, client) = tokio::join!(
+        tokio_rustls::TlsAcceptor::from(config).accept(tap),
+        tokio_rustls::TlsConnector::from(trusting).connect("localhost".try_into().unwrap(), far),
+    );
+    let (server, _client) = (server.unwrap(), client.unwrap());
+    written.lock().unwrap().clear();
+    let batch: Vec<Packet> = payloads(&[1_000; 100]).iter().map(|payload| packet(payload)).collect();
+    let (_read, write) = tokio::io::split(Box::new(server)); // as the server splits it
+    Writer::new(write).write(&batch).await.unwrap();
+    let bytes = std::mem::take(&mut *written.lock().unwrap());
+    let mut records = 0;
+    let mut rest = &bytes[..];
+    while let [23, 3, 3, high, low, behind @ ..] = rest {
+        rest = &behind[usize::from(u16::from_be_bytes([*high, *low]))..];
+        records += 1;
+    }
+    assert!(rest.is_empty());
+    // 100,400 bytes in records of 16 KiB; one per packet would be 100.
+    assert!(records <= 10, "{records} records");
+}
