@@ -257,7 +257,7 @@ async fn what_was_accepted_and_not_upgraded_is_dropped() {
     client.write_all(b"GET /lobby/a/b HTTP/1.1\r\n\r\n").await.unwrap();
     client.shutdown().await.unwrap();
     let held = std::sync::Arc::clone(&guard);
-    let served = serve(server, remote(), Instant::now() + LIMIT, move |_| Ok(held)).await;
+    let served = serve(server, remote(), Instant::now() + LIMIT, move |_| Ok(held), std::future::ready).await;
     assert!(matches!(served, Err(HandshakeError::Refused(_))));
     assert_eq!(std::sync::Arc::strong_count(&guard), 1);
 }
