@@ -11,7 +11,7 @@ mod client;
 mod header;
 mod options;
 mod reader;
-pub mod sequencer;
+mod sequencer;
 mod server;
 mod stats;
 mod stream;
@@ -20,7 +20,7 @@ mod writer;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use roomcast_protocol::CloseCode;
-use web_transport_quinn::{Session, SessionError, proto};
+use web_transport_quinn::{Session, proto};
 
 pub use client::{ClientReader, ClientWriter, ConnectError, connect, connect_with};
 pub use options::Options;
@@ -52,22 +52,20 @@ impl Shared {
         }
     }
 
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     /// Why the connection is over, in words.
     fn reason(&self) -> String {
-        self.session.close_reason().map_or_else(|| "closed".to_owned(), |reason| explain(&reason))
+        // QUIC's own reason: the library's may only say that the CONNECT stream ended.
+        quinn::Connection::close_reason(&self.session).map_or_else(|| "closed".to_owned(), |reason| reason.to_string())
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.close(CloseCode::Crashed.number(), "");
-    }
-}
-
-fn explain(error: &SessionError) -> String {
-    match error {
-        SessionError::ConnectionError(error) => error.to_string(),
-        error => error.to_string(),
     }
 }
 

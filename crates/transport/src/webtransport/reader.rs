@@ -4,18 +4,18 @@
 //! own: a connection that is not read holds QUIC's windows and no more.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use roomcast_protocol::PacketBuffer;
 use tokio::time::{Interval, MissedTickBehavior, sleep_until};
-use web_transport_quinn::{SessionError, WebTransportError};
+use web_transport_quinn::{SessionError, WebTransportError, proto};
 
-use super::sequencer::{Abandoned, Sequencer};
+use super::sequencer::Sequencer;
 use super::stats::Counters;
 use super::stream::{Event, Gathered, Reading, Stream};
-use super::{Options, Shared, Stats, explain, stream_code};
+use super::{Options, Shared, Stats, stream_code};
 use crate::{Incoming, PacketReader, ReadError};
 
 /// The datagram that only says that its sender is alive.
@@ -30,7 +30,8 @@ const H3_STREAM_CREATION_ERROR: u32 = 0x103;
 /// HTTP/3 has two streams besides the control stream that must stay open: QPACK's encoder and decoder.
 const CRITICAL_STREAMS: usize = 2;
 
-/// The receiving half of a WebTransport connection.
+/// The receiving half of a WebTransport connection. Its `read` keeps nothing in flight: unlike what the trait asks, the
+/// future may be dropped and the reader used again.
 pub struct Reader {
     shared: Arc<Shared>,
     max_packet_bytes: usize,
@@ -43,7 +44,10 @@ pub struct Reader {
     datagrams: bool,
     /// When to look whether QUIC heard of the peer.
     alive: Interval,
-    heard: u64,
+    /// How many datagrams had come when it last looked, and since when there have been no more.
+    heard: (u64, Instant),
+    /// After how long without any the connection is taken for dead.
+    silence: Duration,
 }
 
 impl Reader {
@@ -60,7 +64,8 @@ impl Reader {
             accepting: true,
             datagrams: true,
             alive,
-            heard: 0,
+            heard: (0, Instant::now()),
+            silence: options.idle.saturating_sub(options.keep_alive()),
         }
     }
 
@@ -91,18 +96,11 @@ impl Reader {
     fn go_on(&mut self, stream: Stream) -> Result<(), ReadError> {
         let mut reading = Reading::new(stream);
         match (&mut reading).now_or_never() {
-            None => {
-                self.streams.push(reading);
-                Ok(())
-            }
-            Some((stream, Event::Progress)) => {
-                if self.sequencer.progressed(stream.id(), stream.len(), Instant::now()) {
-                    self.streams.push(Reading::new(stream));
-                }
-                Ok(())
-            }
-            Some((stream, event)) => self.ended(stream, event),
+            None => self.streams.push(reading),
+            Some(None) => {}
+            Some(Some((stream, event))) => self.on_event(stream, event)?,
         }
+        Ok(())
     }
 
     fn on_event(&mut self, stream: Stream, event: Event) -> Result<(), ReadError> {
@@ -117,7 +115,7 @@ impl Reader {
         }
     }
 
-    fn ended(&mut self, mut stream: Stream, event: Event) -> Result<(), ReadError> {
+    fn ended(&mut self, stream: Stream, event: Event) -> Result<(), ReadError> {
         let id = stream.id();
         let counters = &self.shared.counters;
         match event {
@@ -152,50 +150,64 @@ impl Reader {
         Ok(())
     }
 
-    /// Handles what streams have ready, before one is blamed for being late: it may be this side that did not look.
-    fn catch_up(&mut self) -> Result<bool, ReadError> {
-        let mut any = false;
-        for _ in 0..self.streams.len() {
-            let Some(Some((stream, event))) = self.streams.next().now_or_never() else { break };
-            any = true;
-            self.on_event(stream, event)?;
+    /// Gives up a stream that is waited for too long, unless more of it has come: it may be this side that did not look.
+    fn reconsider(&mut self, id: u64) -> Result<(), ReadError> {
+        if let Some(stream) = self.take(id) {
+            self.go_on(stream)?;
         }
-        Ok(any)
-    }
-
-    fn abandon(&mut self, id: u64, why: Abandoned) {
-        self.sequencer.gone(id);
-        self.shared.counters.abandoned(why);
-        for reading in self.streams.iter_mut() {
-            if let Some(stream) = reading.stream().filter(|stream| stream.id() == id) {
+        if let Some((still, why)) = self.sequencer.overdue(Instant::now())
+            && still == id
+        {
+            self.sequencer.gone(id);
+            self.shared.counters.abandoned(why);
+            if let Some(stream) = self.take(id) {
                 stream.stop(stream_code(STOP_ABANDONED));
-                break;
             }
         }
+        Ok(())
+    }
+
+    fn take(&mut self, id: u64) -> Option<Stream> {
+        self.streams.iter_mut().find_map(|reading| reading.take(id))
     }
 
     /// Whether QUIC received anything since the last time, be it an acknowledgement of its own keep-alive.
-    fn heard_of(&mut self) -> bool {
-        let heard = quinn::Connection::stats(&self.shared.session).udp_rx.datagrams;
-        std::mem::replace(&mut self.heard, heard) != heard
+    fn hears(&mut self) -> bool {
+        let count = quinn::Connection::stats(&self.shared.session).udp_rx.datagrams;
+        let more = count != self.heard.0;
+        if more {
+            self.heard = (count, Instant::now());
+        }
+        more
     }
 
-    fn end(&self) -> Result<Incoming, ReadError> {
+    /// What the end was. The library, which watches the CONNECT stream, closes QUIC in its own name whatever ended that
+    /// stream, so a silent death is told by the silence.
+    fn end(&mut self) -> Result<Incoming, ReadError> {
         use quinn::ConnectionError as Quic;
-        match self.shared.session.close_reason() {
-            Some(SessionError::WebTransportError(WebTransportError::Closed(code, _))) => {
-                Ok(Incoming::Closed(u16::try_from(code).ok()))
+        let session = &self.shared.session;
+        let told = match session.close_reason() {
+            Some(SessionError::WebTransportError(WebTransportError::Closed(code, _))) => u16::try_from(code).ok(),
+            _ => None,
+        };
+        match quinn::Connection::close_reason(session) {
+            Some(Quic::ApplicationClosed(close)) => {
+                let code = proto::error_from_http3(close.error_code.into_inner());
+                Ok(Incoming::Closed(told.or(code.and_then(|code| u16::try_from(code).ok()))))
             }
-            // Closed by this side, or by the peer's ending the CONNECT stream; or the peer's application went away.
-            Some(SessionError::ConnectionError(Quic::LocallyClosed | Quic::ApplicationClosed(_))) => {
+            Some(Quic::LocallyClosed) => {
+                let spoke = self.shared.is_closed()
+                    || told.is_some()
+                    || quinn::Connection::stats(session).frame_rx.connection_close > 0;
+                if !spoke && !self.hears() && self.heard.1.elapsed() >= self.silence {
+                    return Err(ReadError::Gone(Quic::TimedOut.to_string()));
+                }
+                Ok(Incoming::Closed(told))
+            }
+            Some(Quic::ConnectionClosed(close)) if close.error_code == quinn::TransportErrorCode::NO_ERROR => {
                 Ok(Incoming::Closed(None))
             }
-            Some(SessionError::ConnectionError(Quic::ConnectionClosed(close)))
-                if close.error_code == quinn::TransportErrorCode::NO_ERROR =>
-            {
-                Ok(Incoming::Closed(None))
-            }
-            Some(error) => Err(ReadError::Gone(explain(&error))),
+            Some(error) => Err(ReadError::Gone(error.to_string())),
             None => Err(ReadError::Gone("the session ended".to_owned())),
         }
     }
@@ -209,10 +221,8 @@ impl PacketReader for Reader {
                 packet.write_to(buffer);
                 return Ok(Incoming::Packet);
             }
-            if let Some((id, why)) = self.sequencer.overdue(Instant::now()) {
-                if why == Abandoned::Memory || !self.catch_up()? {
-                    self.abandon(id, why);
-                }
+            if let Some((id, _)) = self.sequencer.overdue(Instant::now()) {
+                self.reconsider(id)?;
                 continue;
             }
             if !self.accepting && !self.datagrams && self.streams.is_empty() {
@@ -225,7 +235,9 @@ impl PacketReader for Reader {
                     Ok(recv) => self.begin(recv)?,
                     Err(_) => self.accepting = false,
                 },
-                Some((stream, event)) = self.streams.next(), if !self.streams.is_empty() => self.on_event(stream, event)?,
+                Some(next) = self.streams.next(), if !self.streams.is_empty() => if let Some((stream, event)) = next {
+                    self.on_event(stream, event)?;
+                },
                 datagram = shared.session.read_datagram(), if self.datagrams => match datagram {
                     Ok(bytes) if bytes == PING => return Ok(Incoming::Alive),
                     Ok(bytes) => {
@@ -237,7 +249,7 @@ impl PacketReader for Reader {
                 },
                 () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {}
                 _ = self.alive.tick() => {
-                    if self.heard_of() {
+                    if self.hears() {
                         return Ok(Incoming::Alive);
                     }
                 }

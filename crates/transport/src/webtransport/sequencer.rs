@@ -10,22 +10,22 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// What a tracked stream costs besides its bytes, so that a flood of empty packets behind a stalled head is bounded too.
-pub const ENTRY_BYTES: usize = 256;
+pub(super) const ENTRY_BYTES: usize = 256;
 
 /// How patient to be.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     /// How long finished packets may wait behind a head that makes no progress.
-    pub wait: Duration,
+    pub(super) wait: Duration,
     /// How long a stream may take from its opening to its end.
-    pub lifetime: Duration,
+    pub(super) lifetime: Duration,
     /// How many bytes all tracked streams may hold, with [`ENTRY_BYTES`] for each.
-    pub bytes: usize,
+    pub(super) bytes: usize,
 }
 
 /// Why a stream was abandoned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Abandoned {
+pub(super) enum Abandoned {
     /// It made no progress while later packets waited for it.
     Stalled,
     /// It did not end in its lifetime.
@@ -60,7 +60,7 @@ impl<P> Entry<P> {
 
 /// The streams of one connection that are open, or finished and not yet released. Ids grow in the order of opening.
 #[derive(Debug)]
-pub struct Sequencer<P> {
+pub(super) struct Sequencer<P> {
     limits: Limits,
     /// By id. The front is open or finished, never gone.
     entries: VecDeque<Entry<P>>,
@@ -72,36 +72,30 @@ pub struct Sequencer<P> {
 impl<P> Sequencer<P> {
     /// Tracks nothing yet.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self { limits, entries: VecDeque::new(), finished: VecDeque::new(), held: 0 }
     }
 
     /// How many bytes wait here, with [`ENTRY_BYTES`] for each stream.
     #[must_use]
-    pub fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.held
     }
 
     /// How many streams are tracked.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether nothing is open and nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// Whether this stream is the head: its packet will be the next one released.
     #[must_use]
-    pub fn is_next(&self, id: u64) -> bool {
+    pub(super) fn is_next(&self, id: u64) -> bool {
         self.entries.front().is_some_and(|head| head.id == id)
     }
 
     /// A stream was opened. Those of lower ids come first, also when they are told of later.
-    pub fn opened(&mut self, id: u64, now: Instant) {
+    pub(super) fn opened(&mut self, id: u64, now: Instant) {
         if let Err(at) = self.position(id) {
             let entry = Entry { id, opened: now, state: State::Open { progress: now, bytes: 0 } };
             self.held += entry.bytes();
@@ -110,12 +104,12 @@ impl<P> Sequencer<P> {
     }
 
     /// A stream has `bytes` by now. False if it is not open here (any more).
-    pub fn progressed(&mut self, id: u64, bytes: usize, now: Instant) -> bool {
+    pub(super) fn progressed(&mut self, id: u64, bytes: usize, now: Instant) -> bool {
         self.change(id, State::Open { progress: now, bytes })
     }
 
     /// A stream ended with this packet of so many bytes. False if it is not open here (any more).
-    pub fn finished(&mut self, id: u64, packet: P, bytes: usize, now: Instant) -> bool {
+    pub(super) fn finished(&mut self, id: u64, packet: P, bytes: usize, now: Instant) -> bool {
         let behind = self.entries.front().is_some_and(|head| head.id < id);
         let known = self.change(id, State::Finished { packet, bytes });
         if known && behind {
@@ -125,14 +119,14 @@ impl<P> Sequencer<P> {
     }
 
     /// A stream ended without a packet: reset, or not one of the session's. False if it is not open here (any more).
-    pub fn gone(&mut self, id: u64) -> bool {
+    pub(super) fn gone(&mut self, id: u64) -> bool {
         let known = self.change(id, State::Gone);
         self.trim();
         known
     }
 
     /// The next packet in order, if its turn has come.
-    pub fn release(&mut self) -> Option<P> {
+    pub(super) fn release(&mut self) -> Option<P> {
         if !matches!(self.entries.front()?.state, State::Finished { .. }) {
             return None;
         }
@@ -146,7 +140,7 @@ impl<P> Sequencer<P> {
 
     /// The head, if it has been waited for long enough. [`Self::gone`] is how it is given up.
     #[must_use]
-    pub fn overdue(&self, now: Instant) -> Option<(u64, Abandoned)> {
+    pub(super) fn overdue(&self, now: Instant) -> Option<(u64, Abandoned)> {
         let (head, progress) = self.head()?;
         if self.held > self.limits.bytes {
             return Some((head.id, Abandoned::Memory));
@@ -159,7 +153,7 @@ impl<P> Sequencer<P> {
 
     /// When [`Self::overdue`] must be asked again if nothing happens until then.
     #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
         let (head, progress) = self.head()?;
         let end = head.opened + self.limits.lifetime;
         Some(self.patience(progress).map_or(end, |until| until.min(end)))
@@ -211,3 +205,7 @@ impl<P> Sequencer<P> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "sequencer_tests.rs"]
+mod tests;

@@ -45,6 +45,19 @@ pub enum HandshakeError {
     Http(String),
 }
 
+impl HandshakeError {
+    /// A word for a metrics label.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::Refused(_) => "refused",
+            Self::Quic(_) => "gone",
+            Self::Http(_) => "malformed",
+        }
+    }
+}
+
 impl From<ServerError> for HandshakeError {
     fn from(error: ServerError) -> Self {
         match error {
@@ -84,8 +97,22 @@ pub async fn accept<T>(
     options: &Options,
     decide: impl FnOnce(RequestHead<'_>) -> Result<T, Refusal> + Send,
 ) -> Result<(T, Reader, Writer), HandshakeError> {
+    accept_then(incoming, options, decide, std::future::ready).await
+}
+
+/// Like [`accept`], in two steps: what `decide` made of the request goes through `enter`, and only then is the client
+/// answered. A client that has its 200 is what `enter` made it.
+///
+/// # Errors
+/// Those of [`accept`]. What `enter` made is dropped when the client is gone by then.
+pub async fn accept_then<T, U, N: Future<Output = U> + Send>(
+    incoming: quinn::Incoming,
+    options: &Options,
+    decide: impl FnOnce(RequestHead<'_>) -> Result<T, Refusal> + Send,
+    enter: impl FnOnce(T) -> N + Send,
+) -> Result<(U, Reader, Writer), HandshakeError> {
     // Boxed, so that a connection's task does not keep room for its handshake as long as it lives.
-    let handshake = Box::pin(handshake(incoming, options, decide));
+    let handshake = Box::pin(handshake(incoming, options, decide, enter));
     match tokio::time::timeout(options.handshake, handshake).await {
         Ok(result) => result,
         // Dropped in the middle, it closes its connection.
@@ -93,14 +120,21 @@ pub async fn accept<T>(
     }
 }
 
-async fn handshake<T>(
+async fn handshake<T, U, N: Future<Output = U> + Send>(
     incoming: quinn::Incoming,
     options: &Options,
     decide: impl FnOnce(RequestHead<'_>) -> Result<T, Refusal> + Send,
-) -> Result<(T, Reader, Writer), HandshakeError> {
+    enter: impl FnOnce(T) -> N + Send,
+) -> Result<(U, Reader, Writer), HandshakeError> {
     let connection = incoming.accept()?.await?;
     let remote = connection.remote_address();
-    let request = Request::accept(connection).await?;
+    let request = Request::accept(connection.clone()).await.map_err(|error| {
+        match (HandshakeError::from(error), connection.close_reason()) {
+            // A connection that broke is not a client that speaks something else.
+            (HandshakeError::Http(_), Some(reason)) => HandshakeError::Quic(reason),
+            (error, _) => error,
+        }
+    })?;
     let decision = {
         let header = |name: &str| request.headers.get(name).and_then(|value| value.to_str().ok());
         let mut target = request.url.path().to_owned();
@@ -117,6 +151,7 @@ async fn handshake<T>(
     };
     match decision {
         Ok(accepted) => {
+            let accepted = enter(accepted).await;
             let session = request.ok().await?;
             let shared = Arc::new(Shared::new(session));
             Ok((accepted, Reader::new(Arc::clone(&shared), options), Writer::new(shared)))

@@ -28,7 +28,7 @@ pub(super) enum Event {
     Foreign,
     /// Longer than a packet may be.
     TooLarge,
-    /// The connection is gone, or [`Stream::stop`] was called.
+    /// The connection is gone.
     Lost,
 }
 
@@ -89,14 +89,14 @@ pub(super) struct Stream {
     head: Vec<u8>,
     known: bool,
     gathered: Gathered,
-    stopped: bool,
+    /// Who waits for it.
     waker: Option<Waker>,
 }
 
 impl Stream {
     pub(super) fn new(recv: quinn::RecvStream, limit: usize) -> Self {
         let gathered = Gathered::One(Bytes::new());
-        Self { recv, limit, head: Vec::new(), known: false, gathered, stopped: false, waker: None }
+        Self { recv, limit, head: Vec::new(), known: false, gathered, waker: None }
     }
 
     /// The stream's number among those of its direction: they grow in the order of opening.
@@ -112,14 +112,10 @@ impl Stream {
         self.recv
     }
 
-    /// Tells the peer to send no more of it. Whoever polls it gets [`Event::Lost`].
-    pub(super) fn stop(&mut self, code: quinn::VarInt) {
+    /// Tells the peer to send no more of it.
+    pub(super) fn stop(mut self, code: quinn::VarInt) {
         // An error means that it has ended already.
         let _ = self.recv.stop(code);
-        self.stopped = true;
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
     }
 
     /// `None`: nothing of note, read on.
@@ -162,9 +158,6 @@ impl Stream {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let mut progress = false;
         loop {
-            if self.stopped {
-                return Poll::Ready(Event::Lost);
-            }
             let mut pieces = [const { Bytes::new() }; PIECES];
             // The future keeps nothing between polls: the connection knows by the stream's id whom to wake.
             let poll = pin!(self.recv.read_chunks(&mut pieces)).poll(cx);
@@ -193,7 +186,7 @@ impl Stream {
     }
 }
 
-/// The future of a stream's next event, which hands the stream back.
+/// The future of a stream's next event, which hands the stream back; of nothing, once the stream was taken.
 pub(super) struct Reading(Option<Stream>);
 
 impl Reading {
@@ -201,19 +194,23 @@ impl Reading {
         Self(Some(stream))
     }
 
-    /// The stream, unless it has been handed back.
-    pub(super) fn stream(&mut self) -> Option<&mut Stream> {
-        self.0.as_mut()
+    /// Takes the stream, if it is this one. The future ends then.
+    pub(super) fn take(&mut self, id: u64) -> Option<Stream> {
+        let mut stream = self.0.take_if(|stream| stream.id() == id)?;
+        if let Some(waker) = stream.waker.take() {
+            waker.wake();
+        }
+        Some(stream)
     }
 }
 
 impl Future for Reading {
-    type Output = (Stream, Event);
+    type Output = Option<(Stream, Event)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(mut stream) = self.0.take() else { return Poll::Pending };
+        let Some(mut stream) = self.0.take() else { return Poll::Ready(None) };
         match stream.poll_event(cx) {
-            Poll::Ready(event) => Poll::Ready((stream, event)),
+            Poll::Ready(event) => Poll::Ready(Some((stream, event))),
             Poll::Pending => {
                 self.0 = Some(stream);
                 Poll::Pending
