@@ -1,4 +1,5 @@
 # For the other scripts, to be sourced: runs named steps, stops at the first that fails, tells what each took.
+# shellcheck shell=bash
 
 steps_taken=()
 
