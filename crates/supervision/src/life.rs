@@ -101,10 +101,8 @@ impl Life {
 
     /// The actor stops in an orderly way. When it does so of itself, nobody watches how long that takes: gives the bound
     /// that it has to keep.
-    pub(crate) fn begin_stop(&self) -> Option<Duration> {
-        let mut slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
-            *slot = Some(ExitReason::Shutdown);
+    pub(crate) fn stop_bound(&self) -> Option<Duration> {
+        if self.reason.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
             return None; // asked by its supervisor, which watches
         }
         match self.shutdown {

@@ -4,120 +4,20 @@
 //! A child's incarnations are numbered by [`Run`]; what is told about another run than the current one is stale and
 //! changes nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::ops::Bound;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::policy::{ABANDON_AFTER, Policy, QUIET_PERIOD};
+use crate::policy::{ABANDON_AFTER, QUIET_PERIOD};
 use crate::reason::ExitReason;
 use crate::spec::{AutoShutdown, Kind, Restart, Shutdown, Strategy};
 use crate::window::RestartWindow;
+use roster::{Child, Roster, State};
 
-/// A child's place in the start order of its supervisor; never used twice.
-pub(crate) type Key = u64;
-/// The number of an incarnation; never used twice in one supervisor.
-pub(crate) type Run = u64;
-/// Names somebody who waits for a reply.
-pub(crate) type Token = u64;
+pub(crate) use terms::{Action, ChildRules, Key, Now, Outcome, Refusal, Run, Token};
 
-/// What the decisions need to know of a child.
-#[derive(Debug, Clone)]
-pub(crate) struct ChildRules {
-    pub(crate) id: Arc<str>,
-    pub(crate) name: Arc<str>,
-    pub(crate) kind: Kind,
-    pub(crate) restart: Restart,
-    pub(crate) shutdown: Option<Shutdown>,
-    pub(crate) significant: bool,
-}
-
-/// When something happens and by which policy it is judged.
-#[derive(Clone, Copy)]
-pub(crate) struct Now {
-    pub(crate) at: Instant,
-    pub(crate) policy: Policy,
-}
-
-/// What the runtime is to do.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Action {
-    /// Spawn incarnation `run`; answer with `started` or `gone`.
-    Start { key: Key, run: Run },
-    /// Ask it to end in an orderly way.
-    Stop { key: Key },
-    /// End it by force.
-    Kill { key: Key },
-    /// It did not end though killed; go on without it.
-    Abandon { key: Key },
-    /// It will be started again after this wait.
-    Scheduled { key: Key, delay: Duration },
-    /// The child is no more: let go of all that is kept for it.
-    Forget { key: Key },
-    /// All children are up for the first time.
-    Ready,
-    /// Too many restarts; the children are stopped from here on.
-    GaveUp,
-    /// Answer who waits.
-    Reply { token: Token, outcome: Outcome },
-    /// All children are gone: end.
-    End(ExitReason),
-}
-
-/// How a request ended.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Outcome {
-    Done,
-    /// The start that was asked for failed.
-    Failed(ExitReason),
-    /// The supervisor is on its way down.
-    Stopping,
-}
-
-/// Why a child is not accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    AlreadyPresent,
-    Stopping,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Not running, and no restart is due.
-    Idle,
-    Starting {
-        late: bool,
-    },
-    Running {
-        since: Instant,
-    },
-    /// The timer says when it is started again.
-    Waiting,
-    Stopping {
-        killed: bool,
-    },
-    /// It ended of itself, but parts of it (its tasks, its children) are not gone yet.
-    Falling {
-        since: Option<Instant>,
-        reason: ExitReason,
-    },
-}
-
-#[derive(Debug)]
-struct Child {
-    rules: ChildRules,
-    state: State,
-    run: Run,
-    timer: Option<Instant>,
-    /// Restarts in a row without a quiet period between them.
-    attempts: u32,
-    /// It has been up before: a start is a restart.
-    begun: bool,
-    /// Its first start is awaited before the supervisor is ready. Dynamic children only.
-    awaited: bool,
-    start_reply: Option<Token>,
-    stop_reply: Option<Token>,
-}
+mod roster;
+mod terms;
 
 #[derive(Debug)]
 enum Stage {
@@ -152,17 +52,12 @@ enum Phase {
 pub(crate) struct Machine {
     strategy: Strategy,
     auto_shutdown: AutoShutdown,
-    children: BTreeMap<Key, Child>,
-    ids: HashMap<Arc<str>, Key>,
-    names: HashSet<Arc<str>>,
-    timers: BTreeSet<(Instant, Key)>,
+    roster: Roster,
     window: RestartWindow,
     phase: Phase,
     ready: bool,
     /// Dynamic only: adopted children whose first start has no outcome yet.
     unready: usize,
-    significant: usize,
-    next_key: Key,
     next_run: Run,
     dice: fastrand::Rng,
     actions: VecDeque<Action>,
@@ -173,16 +68,11 @@ impl Machine {
         Self {
             strategy,
             auto_shutdown,
-            children: BTreeMap::new(),
-            ids: HashMap::new(),
-            names: HashSet::new(),
-            timers: BTreeSet::new(),
+            roster: Roster::default(),
             window: RestartWindow::default(),
             phase: Phase::New,
             ready: false,
             unready: 0,
-            significant: 0,
-            next_key: 0,
             next_run: 1,
             dice: fastrand::Rng::with_seed(seed),
             actions: VecDeque::new(),
@@ -200,36 +90,17 @@ impl Machine {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
             return Err(Refusal::Stopping);
         }
-        if self.ids.contains_key(&rules.id) || self.names.contains(&rules.name) {
-            return Err(Refusal::AlreadyPresent);
-        }
-        let key = self.next_key;
-        self.next_key += 1;
-        self.ids.insert(Arc::clone(&rules.id), key);
-        self.names.insert(Arc::clone(&rules.name));
-        let child = Child {
-            rules,
-            state: State::Idle,
-            run: 0,
-            timer: None,
-            attempts: 0,
-            begun: false,
-            awaited: false,
-            start_reply: None,
-            stop_reply: None,
-        };
-        self.children.insert(key, child);
-        Ok(key)
+        self.roster.add(rules).ok_or(Refusal::AlreadyPresent)
     }
 
     /// Starts what was declared: left to right, each when the one before is up; dynamic children all at once.
     pub(crate) fn begin(&mut self, now: Now) {
         if self.dynamic() {
             self.phase = Phase::Settled;
-            self.unready = self.children.len();
-            let keys: Vec<Key> = self.children.keys().copied().collect();
+            let keys = self.roster.keys();
+            self.unready = keys.len();
             for key in keys {
-                self.children.entry(key).and_modify(|child| child.awaited = true);
+                self.child(key).awaited = true;
                 self.launch(key, now);
             }
             self.check_ready();
@@ -241,22 +112,19 @@ impl Machine {
 
     /// Starts a declared child out of turn, for `token`.
     pub(crate) fn start_child(&mut self, key: Key, token: Token, now: Now) {
-        if let Some(child) = self.children.get_mut(&key) {
-            child.start_reply = Some(token);
-            self.launch(key, now);
-        }
+        self.child(key).start_reply = Some(token);
+        self.launch(key, now);
     }
 
     /// Stops the child called `id`, for `token`; a dynamic or temporary one is forgotten. False when there is none.
     pub(crate) fn terminate_child(&mut self, id: &str, token: Token, now: Now) -> bool {
-        let Some((&key, child)) = self.ids.get(id).and_then(|key| self.children.get_mut(key).map(|child| (key, child)))
-        else {
+        let Some(key) = self.roster.key_of(id) else {
             return false;
         };
-        if let Some(earlier) = child.stop_reply.replace(token) {
+        if let Some(earlier) = self.child(key).stop_reply.replace(token) {
             self.reply(earlier, Outcome::Done);
         }
-        match self.children[&key].state {
+        match self.child(key).state {
             State::Idle | State::Waiting => self.stopped(key),
             State::Starting { .. } | State::Running { .. } | State::Falling { .. } => self.stop(key, now),
             State::Stopping { .. } => {}
@@ -267,7 +135,7 @@ impl Machine {
 
     /// Incarnation `run` is up.
     pub(crate) fn started(&mut self, key: Key, run: Run, now: Now) {
-        let Some(child) = self.children.get_mut(&key).filter(|child| child.run == run) else {
+        let Some(child) = self.roster.get_mut(key).filter(|child| child.run == run) else {
             return;
         };
         if !matches!(child.state, State::Starting { .. }) {
@@ -275,8 +143,8 @@ impl Machine {
         }
         child.begun = true;
         let token = child.start_reply.take();
-        self.set(key, State::Running { since: now.at });
-        self.disarm(key);
+        self.roster.set(key, State::Running { since: now.at });
+        self.roster.disarm(key);
         if let Some(token) = token {
             self.reply(token, Outcome::Done);
         }
@@ -286,7 +154,7 @@ impl Machine {
 
     /// Incarnation `run` has ended of itself, but parts of it are still there; `gone` follows, if they ever end.
     pub(crate) fn fallen(&mut self, key: Key, run: Run, reason: ExitReason, now: Now) {
-        let Some(child) = self.children.get_mut(&key).filter(|child| child.run == run) else {
+        let Some(child) = self.roster.get_mut(key).filter(|child| child.run == run) else {
             return;
         };
         let since = match child.state {
@@ -294,19 +162,19 @@ impl Machine {
             State::Running { since } => Some(since),
             // Its end is awaited already; without a bound (shutdown: infinity) one is set here.
             State::Stopping { .. } => {
-                self.set(key, State::Stopping { killed: true });
-                self.arm(key, now.at + ABANDON_AFTER);
+                self.roster.set(key, State::Stopping { killed: true });
+                self.roster.arm(key, now.at + ABANDON_AFTER);
                 return;
             }
             _ => return,
         };
-        self.set(key, State::Falling { since, reason });
-        self.arm(key, now.at + ABANDON_AFTER);
+        self.roster.set(key, State::Falling { since, reason });
+        self.roster.arm(key, now.at + ABANDON_AFTER);
     }
 
     /// Incarnation `run` is gone with all its parts.
     pub(crate) fn gone(&mut self, key: Key, run: Run, reason: ExitReason, now: Now) {
-        if self.children.get(&key).is_some_and(|child| child.run == run) {
+        if self.roster.get(key).is_some_and(|child| child.run == run) {
             self.ended(key, reason, now);
             self.advance(now);
         }
@@ -314,19 +182,15 @@ impl Machine {
 
     /// Time has passed; see [`deadline`](Self::deadline).
     pub(crate) fn tick(&mut self, now: Now) {
-        while let Some(&(at, key)) = self.timers.first() {
-            if at > now.at {
-                break;
-            }
-            self.disarm(key);
-            match self.children[&key].state {
+        while let Some(key) = self.roster.due(now.at) {
+            match self.child(key).state {
                 State::Waiting => self.launch(key, now),
                 State::Starting { late: false } => {
-                    self.set(key, State::Starting { late: true });
+                    self.roster.set(key, State::Starting { late: true });
                     self.kill(key, now);
                 }
                 State::Stopping { killed: false } => {
-                    self.set(key, State::Stopping { killed: true });
+                    self.roster.set(key, State::Stopping { killed: true });
                     self.kill(key, now);
                 }
                 State::Starting { late: true } | State::Stopping { killed: true } | State::Falling { .. } => {
@@ -358,15 +222,14 @@ impl Machine {
             Phase::Group { stage: Stage::Waiting { until }, .. } => Some(until),
             _ => None,
         };
-        let child = self.timers.first().map(|&(at, _)| at);
-        group.into_iter().chain(child).min()
+        group.into_iter().chain(self.roster.deadline()).min()
     }
 
     // --- Decisions -----------------------------------------------------------------------------------------------
 
     fn ended(&mut self, key: Key, reason: ExitReason, now: Now) {
-        self.disarm(key);
-        let Some(child) = self.children.get_mut(&key) else {
+        self.roster.disarm(key);
+        let Some(child) = self.roster.get_mut(key) else {
             return;
         };
         let state = std::mem::replace(&mut child.state, State::Idle);
@@ -400,11 +263,11 @@ impl Machine {
 
     /// It ended because it was to.
     fn stopped(&mut self, key: Key) {
-        self.disarm(key);
-        self.set(key, State::Idle);
+        self.roster.disarm(key);
+        self.roster.set(key, State::Idle);
         self.tried(key);
         let dynamic = self.dynamic();
-        let Some(child) = self.children.get_mut(&key) else {
+        let Some(child) = self.roster.get_mut(key) else {
             return;
         };
         let (stop_reply, start_reply) = (child.stop_reply.take(), child.start_reply.take());
@@ -415,29 +278,35 @@ impl Machine {
             self.reply(token, Outcome::Stopping);
         }
         if let Some(token) = stop_reply {
+            // It was to go, so a group that is coming up does not bring it back.
+            if let Phase::Group { stage: Stage::Starting { next }, .. } = &mut self.phase
+                && *next == key
+            {
+                *next += 1;
+            }
             self.reply(token, Outcome::Done);
         }
     }
 
     fn start_failed(&mut self, key: Key, reason: ExitReason, now: Now) {
         let dynamic = self.dynamic();
-        let child = self.children.get_mut(&key).expect("the caller has looked it up");
+        let child = self.child(key);
         let (restart, first) = (child.rules.restart, !child.begun);
         let asked = child.start_reply.take();
         if let Some(token) = asked {
             self.reply(token, Outcome::Failed(reason));
-            self.set(key, State::Idle);
+            self.roster.set(key, State::Idle);
             self.forget(key);
         } else if matches!(self.phase, Phase::Ending { .. }) {
             self.stopped(key);
         } else if first && !self.ready && !dynamic {
-            let id = Arc::clone(&child.rules.id);
-            self.set(key, State::Idle);
+            let id = Arc::clone(&self.child(key).rules.id);
+            self.roster.set(key, State::Idle);
             self.end(ExitReason::Failed(format!("child `{id}`: {reason}").into()), now);
         } else {
             self.tried(key);
             if restart == Restart::Temporary {
-                self.set(key, State::Idle);
+                self.roster.set(key, State::Idle);
                 self.forget(key);
             } else {
                 self.restart(key, now);
@@ -449,7 +318,7 @@ impl Machine {
         if matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
             return self.stopped(key);
         }
-        let rules = &self.children[&key].rules;
+        let rules = &self.child(key).rules;
         let (restart, significant) = (rules.restart, rules.significant);
         let again = match restart {
             Restart::Permanent => true,
@@ -459,14 +328,14 @@ impl Machine {
         if again {
             return self.restart(key, now);
         }
-        self.set(key, State::Idle);
+        self.roster.set(key, State::Idle);
         if restart == Restart::Temporary || self.dynamic() {
             self.forget(key);
         }
         let over = match self.auto_shutdown {
             AutoShutdown::Never => false,
             AutoShutdown::Any => significant,
-            AutoShutdown::All => significant && self.significant == 0,
+            AutoShutdown::All => significant && !self.roster.any_significant(),
         };
         if over {
             self.end(ExitReason::AutoShutdown, now);
@@ -475,7 +344,7 @@ impl Machine {
 
     /// `key` is down and is to come up again, by the strategy, if the intensity allows.
     fn restart(&mut self, key: Key, now: Now) {
-        self.set(key, State::Idle);
+        self.roster.set(key, State::Idle);
         let from = match self.strategy {
             Strategy::OneForOne | Strategy::SimpleOneForOne => None,
             Strategy::OneForAll => Some(0),
@@ -493,7 +362,7 @@ impl Machine {
             return self.end(ExitReason::GaveUp, now);
         }
         let dice = self.dice.f64();
-        let child = self.children.get_mut(&key).expect("the caller has looked it up");
+        let child = self.child(key);
         let delay = now.policy.backoff.delay(child.attempts, dice);
         child.attempts = child.attempts.saturating_add(1);
         self.actions.push_back(Action::Scheduled { key, delay });
@@ -501,8 +370,8 @@ impl Machine {
         match from {
             None if delay.is_zero() => self.launch(key, now),
             None => {
-                self.set(key, State::Waiting);
-                self.arm(key, resume_at);
+                self.roster.set(key, State::Waiting);
+                self.roster.arm(key, resume_at);
             }
             // This may replace a group that is coming up: what was before `key` in it is up and stays.
             Some(from) => {
@@ -518,13 +387,8 @@ impl Machine {
         self.phase = Phase::Ending { why, below: Key::MAX };
         if self.dynamic() {
             // In parallel: the same instant is the deadline of all, which makes it one timer.
-            let keys: Vec<Key> = self.children.keys().copied().collect();
-            for key in keys {
-                match self.children[&key].state {
-                    State::Idle | State::Waiting => self.stopped(key),
-                    State::Stopping { .. } => {}
-                    State::Starting { .. } | State::Running { .. } | State::Falling { .. } => self.stop(key, now),
-                }
+            for key in self.roster.keys() {
+                self.bring_down(key, now);
             }
         }
     }
@@ -536,10 +400,9 @@ impl Machine {
                 Phase::New | Phase::Settled | Phase::Ended => return,
                 Phase::Ending { why, below } => {
                     let (why, below) = (why.clone(), *below);
-                    match self.last_below(0, below) {
+                    match self.roster.last_below(0, below).map(|(key, _)| key) {
                         None => {
                             self.phase = Phase::Ended;
-                            self.timers.clear();
                             self.actions.push_back(Action::End(why));
                         }
                         Some(_) if self.dynamic() => return,
@@ -554,7 +417,7 @@ impl Machine {
                 Phase::Group { from, stage, resume_at } => {
                     let (from, resume_at) = (*from, *resume_at);
                     let next = match *stage {
-                        Stage::Stopping { below } => match self.last_below(from, below) {
+                        Stage::Stopping { below } => match self.roster.last_below(from, below).map(|(key, _)| key) {
                             None => Stage::Waiting { until: resume_at },
                             Some(key) if self.bring_down(key, now) => Stage::Stopping { below: key },
                             Some(_) => return,
@@ -562,7 +425,7 @@ impl Machine {
                         Stage::Waiting { until } if until > now.at => return,
                         Stage::Waiting { .. } => Stage::Starting { next: from },
                         Stage::Starting { next } => {
-                            let Some((&key, child)) = self.children.range(next..).next() else {
+                            let Some((key, child)) = self.roster.first_from(next) else {
                                 self.phase = Phase::Settled;
                                 self.check_ready();
                                 continue;
@@ -580,16 +443,12 @@ impl Machine {
         }
     }
 
-    fn last_below(&self, from: Key, below: Key) -> Option<Key> {
-        let range = (Bound::Included(from), Bound::Excluded(below.max(from)));
-        self.children.range(range).next_back().map(|(&key, _)| key)
-    }
-
     /// Makes sure that `key` is on its way down; true when it is down.
     fn bring_down(&mut self, key: Key, now: Now) -> bool {
-        match self.children[&key].state {
-            State::Idle => true,
-            State::Waiting => {
+        let dynamic = self.dynamic();
+        match self.child(key).state {
+            State::Idle if !dynamic => true,
+            State::Idle | State::Waiting => {
                 self.stopped(key);
                 true
             }
@@ -603,7 +462,7 @@ impl Machine {
 
     /// A first start has an outcome. A supervisor of many does not wait for the one that cannot start.
     fn tried(&mut self, key: Key) {
-        if let Some(child) = self.children.get_mut(&key)
+        if let Some(child) = self.roster.get_mut(key)
             && std::mem::take(&mut child.awaited)
         {
             self.unready -= 1;
@@ -618,22 +477,27 @@ impl Machine {
         }
     }
 
+    /// A child that is known to be there.
+    fn child(&mut self, key: Key) -> &mut Child {
+        self.roster.get_mut(key).expect("keys that are passed around inside the machine are those of its children")
+    }
+
     // --- Small steps ---------------------------------------------------------------------------------------------
 
     fn launch(&mut self, key: Key, now: Now) {
         let run = self.next_run;
         self.next_run += 1;
-        self.set(key, State::Starting { late: false });
-        let child = self.children.get_mut(&key).expect("the caller has looked it up");
+        self.roster.set(key, State::Starting { late: false });
+        let child = self.child(key);
         child.run = run;
         if child.rules.kind == Kind::Worker {
-            self.arm(key, now.at + now.policy.start);
+            self.roster.arm(key, now.at + now.policy.start);
         }
         self.actions.push_back(Action::Start { key, run });
     }
 
     fn stop(&mut self, key: Key, now: Now) {
-        let child = &self.children[&key];
+        let child = self.child(key);
         let kind = child.rules.kind;
         let shutdown = child.rules.shutdown.unwrap_or(match kind {
             Kind::Worker => Shutdown::Timeout(now.policy.shutdown),
@@ -642,63 +506,35 @@ impl Machine {
         let falling = matches!(child.state, State::Falling { .. });
         // A worker that is still starting has promised nothing yet and does not listen to a stop.
         let at_once = matches!(child.state, State::Starting { .. }) && kind == Kind::Worker;
-        self.disarm(key);
+        self.roster.disarm(key);
         if falling {
-            self.set(key, State::Stopping { killed: true });
-            self.arm(key, now.at + ABANDON_AFTER);
+            self.roster.set(key, State::Stopping { killed: true });
+            self.roster.arm(key, now.at + ABANDON_AFTER);
         } else if at_once || shutdown == Shutdown::Kill {
-            self.set(key, State::Stopping { killed: true });
+            self.roster.set(key, State::Stopping { killed: true });
             self.kill(key, now);
         } else {
-            self.set(key, State::Stopping { killed: false });
+            self.roster.set(key, State::Stopping { killed: false });
             if let Shutdown::Timeout(time) = shutdown {
-                self.arm(key, now.at + time);
+                self.roster.arm(key, now.at + time);
             }
             self.actions.push_back(Action::Stop { key });
         }
     }
 
     fn kill(&mut self, key: Key, now: Now) {
-        self.arm(key, now.at + ABANDON_AFTER);
+        self.roster.arm(key, now.at + ABANDON_AFTER);
         self.actions.push_back(Action::Kill { key });
     }
 
     fn forget(&mut self, key: Key) {
-        self.disarm(key);
-        if let Some(child) = self.children.remove(&key) {
-            self.ids.remove(&child.rules.id);
-            self.names.remove(&child.rules.name);
+        if self.roster.remove(key) {
             self.actions.push_back(Action::Forget { key });
         }
     }
 
     fn reply(&mut self, token: Token, outcome: Outcome) {
         self.actions.push_back(Action::Reply { token, outcome });
-    }
-
-    /// Changes a child's state and keeps count of the significant children that live.
-    fn set(&mut self, key: Key, state: State) {
-        if let Some(child) = self.children.get_mut(&key) {
-            if child.rules.significant {
-                self.significant += usize::from(!matches!(state, State::Idle));
-                self.significant -= usize::from(!matches!(child.state, State::Idle));
-            }
-            child.state = state;
-        }
-    }
-
-    fn arm(&mut self, key: Key, at: Instant) {
-        self.disarm(key);
-        if let Some(child) = self.children.get_mut(&key) {
-            child.timer = Some(at);
-            self.timers.insert((at, key));
-        }
-    }
-
-    fn disarm(&mut self, key: Key) {
-        if let Some(at) = self.children.get_mut(&key).and_then(|child| child.timer.take()) {
-            self.timers.remove(&(at, key));
-        }
     }
 }
 

@@ -220,7 +220,7 @@ impl<W: Worker> Actor for WorkerActor<W> {
     async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let Some(mut state) = state.take() else { return Ok(()) };
         state.withdraw();
-        let bound = state.ctx.life().and_then(|life| life.begin_stop());
+        let bound = state.ctx.life().and_then(|life| life.stop_bound());
         let WorkerState { worker: Some(worker), ctx, .. } = &mut state else {
             return Ok(());
         };
@@ -235,7 +235,10 @@ impl<W: Worker> Actor for WorkerActor<W> {
                 }
             }
         };
-        guard(stop, ctx).await
+        guard(stop, ctx).await?;
+        // Unless it ended of itself, which is noted already. Not before: a kill during the stop is a kill.
+        ctx.record(ExitReason::Shutdown);
+        Ok(())
     }
 
     async fn handle_supervisor_evt(

@@ -1,6 +1,7 @@
 //! Workers that do what a test tells them, and a log of the events. No test lives here.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part of this
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,8 +32,7 @@ pub struct Script {
     pub start: Arc<Mutex<Start>>,
     pub stop: Stop,
     pub drop_panics: bool,
-    /// Held by each incarnation: its strong count less one is the number of living incarnations.
-    pub alive: Arc<()>,
+    pub alive: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Default, PartialEq)]
@@ -66,18 +66,19 @@ impl Script {
         *self.start.lock().unwrap() = start;
     }
 
+    /// Incarnations that are up or on their way down.
     pub fn living(&self) -> usize {
-        Arc::strong_count(&self.alive) - 1
+        self.alive.load(Ordering::SeqCst)
     }
 }
 
 pub struct Puppet {
     script: Script,
-    _alive: Arc<()>,
 }
 
 impl Drop for Puppet {
     fn drop(&mut self) {
+        self.script.alive.fetch_sub(1, Ordering::SeqCst);
         if self.script.drop_panics {
             panic!("told to panic in drop");
         }
@@ -96,8 +97,8 @@ impl Worker for Puppet {
             Start::Panics => panic!("told to panic in start"),
             Start::Hangs => std::future::pending().await,
         }
-        let alive = Arc::clone(&script.alive);
-        Ok(Self { script, _alive: alive })
+        script.alive.fetch_add(1, Ordering::SeqCst);
+        Ok(Self { script })
     }
 
     async fn handle(&mut self, message: Do, ctx: &Context<Self>) -> Result<Flow, Failure> {

@@ -1,0 +1,75 @@
+//! The words in which a machine and its runtime talk.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::policy::Policy;
+use crate::reason::ExitReason;
+use crate::spec::{Kind, Restart, Shutdown};
+
+/// A child's place in the start order of its supervisor; never used twice.
+pub(crate) type Key = u64;
+/// The number of an incarnation; never used twice in one supervisor.
+pub(crate) type Run = u64;
+/// Names somebody who waits for a reply.
+pub(crate) type Token = u64;
+
+/// What the decisions need to know of a child.
+#[derive(Debug, Clone)]
+pub(crate) struct ChildRules {
+    pub(crate) id: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: Kind,
+    pub(crate) restart: Restart,
+    pub(crate) shutdown: Option<Shutdown>,
+    pub(crate) significant: bool,
+}
+
+/// When something happens and by which policy it is judged.
+#[derive(Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) at: Instant,
+    pub(crate) policy: Policy,
+}
+
+/// What the runtime is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action {
+    /// Spawn incarnation `run`; answer with `started` or `gone`.
+    Start { key: Key, run: Run },
+    /// Ask it to end in an orderly way.
+    Stop { key: Key },
+    /// End it by force.
+    Kill { key: Key },
+    /// It did not end though killed; go on without it.
+    Abandon { key: Key },
+    /// It will be started again after this wait.
+    Scheduled { key: Key, delay: Duration },
+    /// The child is no more: let go of all that is kept for it.
+    Forget { key: Key },
+    /// All children are up for the first time.
+    Ready,
+    /// Too many restarts; the children are stopped from here on.
+    GaveUp,
+    /// Answer who waits.
+    Reply { token: Token, outcome: Outcome },
+    /// All children are gone: end.
+    End(ExitReason),
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome {
+    Done,
+    /// The start that was asked for failed.
+    Failed(ExitReason),
+    /// The supervisor is on its way down.
+    Stopping,
+}
+
+/// Why a child is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    AlreadyPresent,
+    Stopping,
+}

@@ -1,0 +1,147 @@
+//! Whatever a worker does wrong, and wherever, it is an exit for its supervisor and nothing else.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use roomcast_supervision::{Slot, SupervisorSpec, System};
+use support::*;
+
+/// Runs a pair of puppets through `fault` and checks that only the first notices.
+async fn only_it_is_restarted(script: Script, fault: Do, reason: &str) {
+    let log = Log::default();
+    let (bad, good) = (Slot::default(), Slot::default());
+    let spec = SupervisorSpec::one_for_one(vec![scripted("bad", &bad, &script), puppet("good", &good)]);
+    let system = start(spec, &log).await;
+    bad.send(fault).unwrap();
+    log.wait_for("bad: started 2", 1).await;
+    assert_eq!(log.count(&format!("bad: exited, {reason}")), 1, "{:?}", log.lines());
+    assert_eq!(ping(&bad).await, Some(2));
+    assert_eq!(ping(&good).await, Some(1));
+    assert_eq!(script.living(), 1);
+    assert_eq!(system.stop().await, SHUTDOWN);
+    assert_eq!(script.living(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_handler() {
+    only_it_is_restarted(Script::default(), Do::Crash, "panicked: told to crash").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_a_handler() {
+    only_it_is_restarted(Script::default(), Do::Fail, "failed: told to fail").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orderly_end_of_a_permanent_child() {
+    only_it_is_restarted(Script::default(), Do::Stop, "ended normally").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_stop() {
+    only_it_is_restarted(Script::stopping(Stop::Panics), Do::Stop, "panicked: told to panic in stop").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_hangs_after_an_orderly_end() {
+    only_it_is_restarted(Script::stopping(Stop::Hangs), Do::Stop, "failed: did not stop within 5s").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_drop() {
+    let script = Script { drop_panics: true, ..Script::default() };
+    only_it_is_restarted(script, Do::Stop, "panicked: told to panic in drop").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_drop_after_a_panic() {
+    let script = Script { drop_panics: true, ..Script::default() };
+    only_it_is_restarted(script, Do::Crash, "panicked: told to crash").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_an_attached_task() {
+    only_it_is_restarted(Script::default(), Do::Attach(Err("panic")), "panicked: task `task`: told to panic").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_an_attached_task() {
+    only_it_is_restarted(Script::default(), Do::Attach(Err("boom")), "failed: task `task`: boom").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attached_task_that_is_done() {
+    only_it_is_restarted(Script::default(), Do::Attach(Ok(true)), "ended normally").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_helper_that_is_done_means_nothing() {
+    let log = Log::default();
+    let slot = Slot::default();
+    let system = start(SupervisorSpec::one_for_one(vec![puppet("a", &slot)]), &log).await;
+    slot.send(Do::Attach(Ok(false))).unwrap();
+    assert_eq!(ping(&slot).await, Some(1));
+    system.stop().await;
+    assert_eq!(log.count("a: started 2"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_start() {
+    let script = Script::starting(Start::Panics);
+    let spec = SupervisorSpec::one_for_one(vec![scripted("a", &Slot::default(), &script)]);
+    let error = System::start(spec, options(&Log::default())).await.unwrap_err();
+    assert_eq!(error.to_string(), "`root` did not start: failed: child `a`: panicked: told to panic in start");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_observer() {
+    let slot = Slot::default();
+    let options = roomcast_supervision::SystemOptions {
+        observer: Some(Arc::new(|_| panic!("told to panic"))),
+        ..Default::default()
+    };
+    let system = System::start(SupervisorSpec::one_for_one(vec![puppet("a", &slot)]), options).await.unwrap();
+    assert_eq!(ping(&slot).await, Some(1));
+    assert_eq!(system.stop().await, SHUTDOWN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attached_task_ends_with_its_worker_before_the_next_begins() {
+    let log = Log::default();
+    let slot = Slot::default();
+    let system = start(SupervisorSpec::one_for_one(vec![puppet("a", &slot)]), &log).await;
+    let token = Arc::new(());
+    for (generation, end) in [(2, Do::Crash), (3, Do::Stop), (4, Do::Fail)] {
+        slot.send(Do::AttachForever(Arc::clone(&token))).unwrap();
+        ping(&slot).await;
+        assert_eq!(Arc::strong_count(&token), 2);
+        slot.send(end).unwrap();
+        log.wait_for(&format!("a: started {generation}"), 1).await;
+        assert_eq!(Arc::strong_count(&token), 1);
+    }
+    system.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_hangs_is_killed_after_its_shutdown_time() {
+    let log = Log::default();
+    let slot = Slot::default();
+    let system = start(SupervisorSpec::one_for_one(vec![puppet("a", &slot)]), &log).await;
+    slot.send(Do::Hang).unwrap();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(system.stop().await, SHUTDOWN);
+    assert_eq!(begun.elapsed().as_secs(), 5);
+    assert_eq!(log.count("a: exited, killed"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_but_timely_stop_is_waited_for() {
+    let log = Log::default();
+    let slot = Slot::default();
+    let script = Script::stopping(Stop::After(Duration::from_secs(4)));
+    let system = start(SupervisorSpec::one_for_one(vec![scripted("a", &slot, &script)]), &log).await;
+    assert_eq!(system.stop().await, SHUTDOWN);
+    assert_eq!(log.count("a: exited, shut down"), 1);
+}
