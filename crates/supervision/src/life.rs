@@ -124,6 +124,7 @@ impl Life {
         if Arc::strong_count(&life) > 1 {
             life.superior.fallen(life.key, life.run, life.reason());
         }
+        drop(life); // reports the end, unless somebody still holds it
     }
 }
 

@@ -1,5 +1,7 @@
 //! When a supervisor dies, so does everything below it, and its parent starts it again only after that.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

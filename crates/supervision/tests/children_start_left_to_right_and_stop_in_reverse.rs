@@ -1,5 +1,7 @@
 //! Children start left to right and stop in reverse.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use roomcast_supervision::{ChildSpec, Slot, SupervisorSpec, System};

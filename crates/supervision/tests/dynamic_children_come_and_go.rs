@@ -1,5 +1,7 @@
 //! A supervisor of many: children added and removed at run time, adopted after a crash, never leaked.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::{Arc, Mutex};
@@ -48,7 +50,6 @@ async fn a_temporary_child_is_forgotten_when_it_ends() {
         handle.start_child(temporary("x", &slot)).await.unwrap();
         slot.send(Do::Crash).unwrap();
         log.wait_for("many/x: exited, panicked: told to crash", round).await;
-        log.wait_until("it is forgotten", |_| true).await;
         // Its supervisor is told last; asking it for anything else comes after that.
         let _ = handle.terminate_child("nobody").await;
         assert!(system.tree().find("many/x").is_none());
@@ -59,7 +60,8 @@ async fn a_temporary_child_is_forgotten_when_it_ends() {
 #[tokio::test(start_paused = true)]
 async fn children_are_adopted_when_their_supervisor_comes_back() {
     let log = Log::default();
-    let store: Arc<Mutex<Vec<(String, Slot<Do>)>>> = Arc::default();
+    type Store = Arc<Mutex<Vec<(String, Slot<Do>)>>>;
+    let store = Store::default();
     let handle = DynamicSlot::new();
     let (adopted, slot) = (Arc::clone(&store), handle.clone());
     let spec = SupervisorSpec::one_for_one(vec![ChildSpec::supervisor("many", move || {
@@ -77,7 +79,8 @@ async fn children_are_adopted_when_their_supervisor_comes_back() {
     system.tree().inject("many", Fault::Kill).unwrap();
     log.wait_for("many: started 2", 1).await;
     assert_eq!(handle.count_children().active, 2);
-    for (_, slot) in store.lock().unwrap().clone() {
+    let stored = store.lock().unwrap().clone();
+    for (_, slot) in stored {
         assert_eq!(ping(&slot).await, Some(2), "a generation is never used twice");
     }
     system.stop().await;
@@ -140,11 +143,10 @@ async fn a_child_terminated_while_it_waits_to_be_restarted_does_not_come_back() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_come_and_go_without_a_quadratic_cost() {
     const MANY: usize = 20_000;
-    let log = Log::default();
     let handle = DynamicSlot::new();
     let system = start_with(many(&handle), &Log::default(), |policy| policy.intensity = u32::MAX).await;
     let mut times = Vec::new();
-    for count in [MANY / 10, MANY] {
+    for count in [MANY / 10, MANY, MANY / 10] {
         let slots: Vec<Slot<Do>> = (0..count).map(|_| Slot::default()).collect();
         let begun = std::time::Instant::now();
         for (id, slot) in slots.iter().enumerate() {
@@ -152,20 +154,16 @@ async fn twenty_thousand_come_and_go_without_a_quadratic_cost() {
         }
         assert_eq!(handle.count_children().active, count);
         for slot in &slots {
-            slot.send(Do::Crash).unwrap();
+            slot.send(Do::Fail).unwrap();
         }
-        log.wait_until("all are forgotten", |_| {
-            std::thread::yield_now();
-            true
-        })
-        .await;
         while handle.count_children().specs > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        times.push(begun.elapsed().as_secs_f64() / count as f64);
+        times.push(begun.elapsed().as_secs_f64() * 1e6 / count as f64);
     }
-    println!("per child, started and crashed: {:.1} µs of 2,000, {:.1} µs of 20,000", times[0] * 1e6, times[1] * 1e6);
-    assert!(times[1] < times[0] * 5.0, "each of ten times as many costs {:.1} times as much", times[1] / times[0]);
+    println!("µs per child, started and failed, of 2,000, of 20,000, of 2,000 again: {times:.1?}");
+    // Quadratic would be ten times. The machine may be busy, hence the better of two and the wide bound.
+    assert!(times[1] < times[0].max(times[2]) * 6.0, "{times:?}");
     assert_eq!(system.tree().snapshot().len(), 2);
     system.stop().await;
 }

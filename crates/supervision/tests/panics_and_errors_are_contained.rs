@@ -1,5 +1,7 @@
 //! Whatever a worker does wrong, and wherever, it is an exit for its supervisor and nothing else.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The strategies, intensity and shutdown on real actors; the cases are decided in the machine's own tests.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

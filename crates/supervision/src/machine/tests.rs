@@ -84,9 +84,9 @@ impl World {
                     assert_eq!(self.living.insert(key, run), None, "two incarnations of {} at once", self.ids[&key]);
                     if self.obedient {
                         if self.starts_fail {
-                            self.exit(key, &ExitReason::Failed("no".into()))
+                            self.exit(key, &ExitReason::Failed("no".into()));
                         } else {
-                            self.started(key)
+                            self.started(key);
                         }
                     }
                 }
