@@ -277,9 +277,15 @@ pub async fn ends_its_subscriptions_when_closed(broker: &impl Broker) {
     let (mut own, mut others) = (subscribed(&node, &room).await, subscribed(&other, &room).await);
     open(&from, &room, &mut own).await;
     open(&from, &room, &mut others).await;
-    within("closing", node.close()).await;
+    // The end reaches who waits already.
+    let ended = async { while own.next().await.is_some() {} };
+    within("the end of a subscription", async { tokio::join!(ended, node.close()) }).await;
     assert_eq!(*node.state().borrow(), BusState::Closed);
-    within("the end of a subscription", async { while own.next().await.is_some() {} }).await;
+    tokio::select! {
+        biased;
+        delivery = others.next() => panic!("another node's subscription gave {delivery:?}"),
+        () = tokio::task::yield_now() => {}
+    }
     assert_eq!(node.publish(&room, &packet(1, b"lost")), Published::Down);
     assert!(matches!(node.subscribe(&room).await, Err(SubscribeError::Closed)));
     within("closing again", node.close()).await;

@@ -110,6 +110,7 @@ fn packets_over_the_rate_are_dropped_and_the_rate_comes_back_with_time() {
     assert_eq!(relayed(Time::from_millis(100)), 1);
     assert_eq!(relayed(Time::from_millis(600)), 5);
     assert_eq!(relayed(Time::from_millis(500)), 0, "a clock that steps back gives nothing");
+    assert_eq!(relayed(Time::from_millis(600)), 0, "nor does its way forward again");
     assert_eq!(relayed(Time::from_millis(3_600_000)), 10, "what is not used is not saved up");
     assert_eq!(ingress.judge(&packet, Time::from_millis(3_600_000), &limits), Verdict::Drop(DropReason::RatePackets));
 }

@@ -24,7 +24,7 @@ pub(super) const FLOWS_PER_SENDER: u32 = 64;
 pub(super) const FLOWS: usize = 4_096;
 
 /// Most senders that are turned around at once; one more, and all of them are forgotten.
-const TURNED_SENDERS: usize = 1_024;
+pub(super) const TURNED_SENDERS: usize = 1_024;
 
 type Key = (SessionId, u32);
 

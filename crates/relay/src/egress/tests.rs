@@ -52,6 +52,7 @@ fn steps_per_push(packets: usize, make: impl Fn(usize) -> Packet) -> usize {
         harness.push(make(number));
     }
     assert!(harness.dropped >= packets, "the queue must have been full");
+    assert!(harness.queue.capacity() <= 2 * packets, "a slot that was left is used again");
     harness.queue.slots.steps() / pushes
 }
 
@@ -140,10 +141,41 @@ fn senders_without_number_cost_bounded_memory() {
     }
     // Whoever lost a frame last still waits.
     assert!(matches!(harness.push(video(Class::Delta, 9_999, 0)), Pushed::Dropped(_)));
-    // And of those who turned around.
-    for sender in 50_000..51_100 {
+}
+
+#[test]
+fn senders_without_number_that_have_streams_without_number_cost_bounded_memory() {
+    const SENDERS: u64 = 1_100;
+    let mut harness = Harness::new(1);
+    for sender in 1..=SENDERS {
         lose(&mut harness, sender, 0..FLOWS_PER_SENDER + 1);
-        assert!(harness.queue.flows.as_ref().unwrap().senders() <= super::flows::FLOWS + 1_024);
+        assert!(harness.queue.flows.as_ref().unwrap().senders() <= super::flows::TURNED_SENDERS);
     }
-    assert!(matches!(harness.push(video(Class::Delta, 51_099, 0)), Pushed::Dropped(_)));
+    assert!(matches!(harness.push(video(Class::Delta, SENDERS, 0)), Pushed::Dropped(_)));
+}
+
+#[test]
+fn a_sender_turns_around_with_frames_queued_on_both_sides_of_a_gap() {
+    let mut harness = Harness::new(1);
+    lose(&mut harness, 7, 0..FLOWS_PER_SENDER - 1);
+    harness.limits.packets = 10;
+    // Sound streams with a frame queued: one that will lose its next frame as the last that fits the memory, one as the
+    // first that does not, one that loses none.
+    let (last, first_too_many, sound) = (1_000, 1_001, 1_002);
+    for flow in [last, first_too_many, sound] {
+        assert!(!matches!(harness.push(video(Class::Delta, 7, flow)), Pushed::Dropped(_)));
+    }
+    // A delta larger than the queue is refused: a gap behind what is queued.
+    harness.limits.bytes = 160;
+    for flow in [last, first_too_many] {
+        let mut buffer = PacketBuffer::new();
+        buffer.extend(&[0; 161]);
+        let large = buffer.seal(Tag { sender: SessionId(7), class: Class::Delta, flow }, None);
+        assert_eq!(harness.push(large), Pushed::Dropped(DropReason::QueueBytes));
+    }
+    for (flow, goes_on) in [(last, false), (first_too_many, false), (sound, true), (5, false), (2_000, false)] {
+        let pushed = harness.push(video(Class::Delta, 7, flow));
+        assert_eq!(!matches!(pushed, Pushed::Dropped(_)), goes_on, "stream {flow}: {pushed:?}");
+    }
+    assert_eq!(harness.drain(), 4, "what stood before the gaps is delivered");
 }
