@@ -177,5 +177,12 @@ fn a_sender_turns_around_with_frames_queued_on_both_sides_of_a_gap() {
         let pushed = harness.push(video(Class::Delta, 7, flow));
         assert_eq!(!matches!(pushed, Pushed::Dropped(_)), goes_on, "stream {flow}: {pushed:?}");
     }
-    assert_eq!(harness.drain(), 4, "what stood before the gaps is delivered");
+    // A key frame behind the gap stands behind what was queued before it: when that goes, the stream goes on all the same.
+    harness.limits = limits(5);
+    assert_eq!(harness.push(video(Class::KeyFrame, 7, first_too_many)), Pushed::Queued);
+    harness.limits.packets = 3;
+    assert_eq!(harness.push(packet(Tag { sender: SessionId(1), class: Class::Control, flow: 0 })), Pushed::Queued);
+    harness.limits.packets = 10;
+    assert_eq!(harness.push(video(Class::Delta, 7, first_too_many)), Pushed::Queued);
+    assert_eq!(harness.drain(), 3, "the key frame, control, and the delta behind the key frame");
 }
