@@ -1,1 +1,14 @@
-//! The router itself: the actors, the tree, configuration, administration. Binary: roomcast.
+//! The router itself: the actors, the tree, configuration, administration. Binary: `roomcast`.
+//!
+//! [`Node::start`] runs one node in this process; several may run side by side.
+
+pub mod actors;
+pub mod cli;
+pub mod config;
+pub mod metrics;
+mod node;
+mod policy;
+pub mod store;
+mod tree;
+
+pub use node::{LogControl, Node, NodeError, NodeOptions};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
-use roomcast_protocol::seed::packet_wrapper::PacketType;
 use roomcast_protocol::seed::PacketWrapper;
+use roomcast_protocol::seed::packet_wrapper::PacketType;
 use roomcast_protocol::{CloseCode, PacketBuffer};
 use roomcast_transport::{Incoming, PacketReader, websocket, webtransport};
 use tokio::sync::mpsc;

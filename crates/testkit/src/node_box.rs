@@ -79,7 +79,9 @@ impl NodeBox {
                 let scheme = if self.node.websocket_identity().is_some() { "wss" } else { "ws" };
                 format!("{scheme}://{}", addresses.websocket.expect("the WebSocket listener is on"))
             }
-            Via::WebTransport => format!("https://{}", addresses.webtransport.expect("the WebTransport listener is on")),
+            Via::WebTransport => {
+                format!("https://{}", addresses.webtransport.expect("the WebTransport listener is on"))
+            }
         }
     }
 
@@ -135,7 +137,8 @@ impl NodeBox {
         let answer = timeout(Duration::from_secs(10), exchange).await.expect("the admin port answers in time");
         let answer = answer.expect("the admin port takes a request");
         let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer has a head");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an HTTP answer has a status");
+        let status =
+            head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an HTTP answer has a status");
         (status, body.to_owned())
     }
 

@@ -1,0 +1,228 @@
+//! `connections/{session}`: one client. Reads its packets and relays them; what others send it goes past this actor,
+//! through its egress queue to its writer.
+//!
+//! What it owes its client on death (the close frame, the leave) is done by guards, in whatever way it dies.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use roomcast_protocol::{CloseCode, PacketBuffer};
+use roomcast_relay::{Ingress, Verdict};
+use roomcast_supervision::{ChildSpec, Context, Failure, Flow, StartError, Worker};
+use roomcast_transport::{Incoming, PacketReader, PacketWriter};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Transport;
+use crate::store::{Egress, Permit, RoomCell, Seat, Seated, Store, Welcome};
+
+/// How long a client may take to read why it was closed, while what it still sends is thrown away.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a connection is told.
+#[derive(Debug)]
+pub enum Message {
+    /// End it, and tell the client why.
+    Close(CloseCode, &'static str),
+}
+
+/// What a connection begins with.
+pub struct Args<R> {
+    /// The node.
+    pub store: Arc<Store>,
+    /// The client's membership.
+    pub seated: Seated,
+    /// The receiving half of its socket; the sending half is with its writer already.
+    pub reader: R,
+    /// How it is connected.
+    pub transport: Transport,
+}
+
+/// One client's connection. Fields are dropped in this order: the client is told first, then it leaves.
+pub struct Connection<R> {
+    farewell: Farewell,
+    _seat: Seat,
+    _permit: Permit,
+    _reader: std::marker::PhantomData<fn() -> R>,
+}
+
+impl<R: PacketReader> Worker for Connection<R> {
+    type Message = Message;
+    type Args = Args<R>;
+
+    async fn start(args: Args<R>, ctx: &Context<Self>) -> Result<Self, StartError> {
+        let Args { store, seated: Seated { user, seat, permit, egress }, reader, transport } = args;
+        let farewell = Farewell(Arc::clone(&egress));
+        let reading = Reading {
+            reader: Lingering { reader: Some(reader), tasks: store.tasks.clone() },
+            ingress: Ingress::new(store.dialect, user, egress.session()),
+            room: Arc::clone(seat.room()),
+            egress,
+            store,
+            transport,
+        };
+        ctx.attach("read", reading.run());
+        Ok(Self { farewell, _seat: seat, _permit: permit, _reader: std::marker::PhantomData })
+    }
+
+    async fn handle(&mut self, message: Message, _: &Context<Self>) -> Result<Flow, Failure> {
+        let Message::Close(code, reason) = message;
+        self.farewell.0.close(code, reason);
+        Ok(Flow::Stop)
+    }
+
+    async fn stop(&mut self) {
+        self.farewell.0.close(CloseCode::Draining, "this node is stopping; reconnect to another");
+    }
+}
+
+/// Closes with 1011 whatever was not closed for a better reason: the actor was killed, or it panicked.
+struct Farewell(Arc<Egress>);
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        self.0.close(CloseCode::Crashed, "the connection crashed; reconnect");
+    }
+}
+
+/// The task that reads.
+struct Reading<R: PacketReader> {
+    reader: Lingering<R>,
+    ingress: Ingress,
+    room: Arc<RoomCell>,
+    egress: Arc<Egress>,
+    store: Arc<Store>,
+    transport: Transport,
+}
+
+impl<R: PacketReader> Reading<R> {
+    async fn run(mut self) -> Result<(), Failure> {
+        let Some(reader) = self.reader.reader.as_mut() else { return Ok(()) };
+        let mut buffer = PacketBuffer::new();
+        let mut last_seen = Instant::now();
+        let mut idle_until = pin!(sleep_until(last_seen + self.store.live().timers.idle));
+        let mut ended = pin!(self.egress.ended());
+        loop {
+            let incoming = {
+                let mut read = pin!(reader.read(&mut buffer));
+                loop {
+                    tokio::select! {
+                        biased;
+                        incoming = &mut read => break incoming,
+                        // The writer failed, or closed what another asked it to close.
+                        () = &mut ended => return Ok(()),
+                        () = &mut idle_until => {
+                            // Set again only here, not for every packet.
+                            let until = last_seen + self.store.live().timers.idle;
+                            if until <= Instant::now() {
+                                self.egress.close(CloseCode::Policy, "idle for too long");
+                                return Ok(());
+                            }
+                            idle_until.as_mut().reset(until);
+                        }
+                    }
+                }
+            };
+            last_seen = Instant::now();
+            match incoming {
+                Ok(Incoming::Packet) => {
+                    if let Some((code, reason)) =
+                        relay_one(&mut self.ingress, &mut buffer, &self.room, &self.store, self.transport)
+                    {
+                        self.egress.close(code, reason);
+                        return Ok(());
+                    }
+                }
+                Ok(Incoming::Ping(payload)) => self.egress.pong(payload),
+                Ok(Incoming::Alive) => {}
+                Ok(Incoming::Closed(_)) => {
+                    self.egress.close(CloseCode::Done, "");
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::info!(session = %self.egress.session(), %error, "connection ended by its client");
+                    match error.close_code() {
+                        Some(CloseCode::TooLarge) => self.egress.close(CloseCode::TooLarge, "the packet is too large"),
+                        Some(CloseCode::Unsupported) => {
+                            self.egress.close(CloseCode::Unsupported, "send binary messages only");
+                        }
+                        Some(code) => self.egress.close(code, "protocol error"),
+                        None => self.egress.hang_up(),
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Decides about one packet and acts on it. Gives back what to close with, if so.
+fn relay_one(
+    ingress: &mut Ingress,
+    buffer: &mut PacketBuffer,
+    room: &RoomCell,
+    store: &Store,
+    transport: Transport,
+) -> Option<(CloseCode, &'static str)> {
+    let live = store.live();
+    let bytes = buffer.payload().len();
+    match ingress.judge(buffer.payload(), store.clock.now(), &live.ingress) {
+        Verdict::Relay { tag, stamp } => {
+            store.metrics.transport(transport).received(tag.class, bytes);
+            room.relay(&buffer.seal(tag, stamp), &live);
+            None
+        }
+        Verdict::Consume => None,
+        Verdict::Drop(reason) => {
+            store.metrics.dropped(reason, 1);
+            None
+        }
+        Verdict::Close(code, reason) => Some((code, reason)),
+    }
+}
+
+/// When reading ends, in whatever way, what the client still sends is read and thrown away for a moment: closing a
+/// socket with unread input resets it, and the client would never see why it was closed.
+struct Lingering<R: PacketReader> {
+    reader: Option<R>,
+    tasks: TaskTracker,
+}
+
+impl<R: PacketReader> Drop for Lingering<R> {
+    fn drop(&mut self) {
+        // Outside a runtime the process is ending, and so is the socket.
+        if let (Some(mut reader), Ok(runtime)) = (self.reader.take(), tokio::runtime::Handle::try_current()) {
+            self.tasks.spawn_on(async move { drop(timeout(LINGER, reader.linger()).await) }, &runtime);
+        }
+    }
+}
+
+/// Begins a connection whose handshake succeeded: its writer, then its actor; or tells the client why not.
+pub(crate) async fn begin<R: PacketReader, W: PacketWriter>(
+    store: &Arc<Store>,
+    transport: Transport,
+    welcome: Welcome,
+    reader: R,
+    mut writer: W,
+) {
+    match welcome {
+        Welcome::Seated(seated) => {
+            let egress = Arc::clone(&seated.egress);
+            store.tasks.spawn(Arc::clone(&egress).write_to(writer));
+            let id = egress.session().to_string();
+            let args = Args { store: Arc::clone(store), seated: *seated, reader, transport };
+            let child = ChildSpec::once::<Connection<R>>(id, args);
+            if let Err(error) = store.connections_supervisor.start_child(child).await {
+                tracing::warn!(session = %egress.session(), %error, "a connection could not start");
+                egress.close(CloseCode::TryAgainLater, "try again later");
+            }
+        }
+        Welcome::Turned(code, reason) => {
+            store.metrics.closed(Some(code));
+            writer.close(code, reason).await;
+            let mut reader = reader;
+            drop(timeout(LINGER, reader.linger()).await);
+        }
+    }
+}

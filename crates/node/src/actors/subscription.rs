@@ -1,0 +1,60 @@
+//! `rooms/{id}/subscription`: carries what other nodes publish in the room to its members here.
+//!
+//! The stream belongs to the room's cell: a new incarnation reads on where the last one stopped, and nothing in between
+//! is lost.
+
+use std::sync::Arc;
+
+use roomcast_protocol::{PacketBuffer, SessionId, Tag, peek};
+use roomcast_relay::DropReason;
+use roomcast_supervision::{Context, Failure, Flow, StartError, Worker};
+
+use crate::store::{RoomCell, Store};
+
+/// One incarnation of a room's subscription.
+pub struct Subscription;
+
+impl Worker for Subscription {
+    type Message = ();
+    type Args = (Arc<Store>, Arc<RoomCell>);
+
+    async fn start((store, cell): Self::Args, ctx: &Context<Self>) -> Result<Self, StartError> {
+        ctx.attach("deliver", deliver(store, cell));
+        Ok(Self)
+    }
+
+    async fn handle(&mut self, (): (), _: &Context<Self>) -> Result<Flow, Failure> {
+        Ok(Flow::Continue)
+    }
+}
+
+async fn deliver(store: Arc<Store>, cell: Arc<RoomCell>) -> Result<(), Failure> {
+    let stream = Arc::clone(&cell.subscription);
+    let mut stream = stream.lock().await;
+    if stream.is_none() {
+        *stream = Some(store.bus.subscribe(cell.id()).await?);
+    }
+    let Some(stream) = stream.as_mut() else { return Ok(()) };
+    let mut buffer = PacketBuffer::new();
+    // From here to the fan-out there is no await but `next`, which is cancel-safe: a kill loses nothing.
+    while let Some(delivery) = stream.next().await {
+        store.metrics.bus_deliveries.increment(1);
+        let lost = stream.take_lost();
+        if lost > 0 {
+            store.metrics.dropped(DropReason::BusLost, lost);
+        }
+        let Ok(header) = peek::peek(store.dialect, &delivery.payload) else {
+            store.metrics.dropped(DropReason::Malformed, 1);
+            continue;
+        };
+        // A foreign server may name no session; zero is nobody's, so the packet goes to every member.
+        let sender = delivery.sender.unwrap_or(SessionId(0));
+        let tag: Tag = header.tag(sender, delivery.payload.len());
+        buffer.clear();
+        buffer.extend(&delivery.payload);
+        let packet = buffer.seal(tag, None);
+        cell.fan_out(&packet, &store.live());
+    }
+    // The bus closed for good: the node is stopping.
+    std::future::pending().await
+}

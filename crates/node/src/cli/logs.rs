@@ -1,0 +1,27 @@
+//! The process's log: one subscriber, whose filter the configuration actor may change while the node runs.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::filter::{EnvFilter, ParseError};
+use tracing_subscriber::{Layer, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+use crate::LogControl;
+use crate::config::{LogFormat, TelemetrySettings};
+
+/// Installs the subscriber and gives back what changes its filter.
+///
+/// # Errors
+/// When the filter is not one.
+pub(super) fn install(settings: &TelemetrySettings) -> Result<LogControl, ParseError> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&settings.log)?);
+    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match settings.format {
+        LogFormat::Json => stderr.json().with_target(false).boxed(),
+        LogFormat::Text => stderr.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    Ok(LogControl::new(move |text| {
+        let filter = EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    }))
+}

@@ -1,0 +1,149 @@
+//! The command line: what it says, what it prints, and the process around a node (runtime, logs, signals, exit codes).
+
+mod banner;
+mod logs;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config;
+use crate::{Node, NodeOptions};
+
+/// A self-healing media router for video calls.
+///
+/// Clients join a room over WebSocket or WebTransport, and every packet that one of them sends reaches all the others.
+#[derive(Debug, Parser)]
+#[command(name = "roomcast", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  roomcast serve                                      on the defaults, all on loopback
+  roomcast serve --config /etc/roomcast/supervisor.toml
+  roomcast serve --set listen.websocket.bind=0.0.0.0:8080 --set limits.max_rooms=500
+  roomcast check supervisor.toml                      before you reload it
+
+A running node answers on its admin address: /metrics /healthz /readyz /tree";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node until Ctrl-C or SIGTERM.
+    ///
+    /// Prints where clients connect, then the log. Ctrl-C or SIGTERM stops it in order and closes its clients with
+    /// 1001; a second one ends it at once. SIGHUP reads the configuration again.
+    Serve(Serve),
+    /// Say whether a configuration file is good, without running anything.
+    ///
+    /// Exit code 0: good. 1: not, with the file, line, key and reason.
+    Check {
+        /// The file to check.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// The configuration file [default: supervisor.toml where there is one, else the built-in defaults]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key over the file, for example limits.max_rooms=500; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+}
+
+/// Runs one command to its end.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Serve(arguments) => serve(arguments),
+        Command::Check { file } => check(&file),
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match config::load(Some(file), &[]) {
+        Ok(_) => {
+            println!("{}: good", file.display());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(arguments: Serve) -> ExitCode {
+    let config_file = arguments.config.or_else(|| {
+        let usual = PathBuf::from("supervisor.toml");
+        usual.exists().then_some(usual)
+    });
+    let settings = match config::load(config_file.as_deref(), &arguments.overrides) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let log_control = match logs::install(&settings.telemetry) {
+        Ok(control) => control,
+        Err(error) => {
+            eprintln!("telemetry.log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("the runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let options =
+        NodeOptions { settings, config_file, overrides: arguments.overrides, log_control, ..Default::default() };
+    let code = runtime.block_on(serve_until_signal(options));
+    // What is still blocking (a name look-up, a file read) must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve_until_signal(options: NodeOptions) -> ExitCode {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        eprintln!("the signal handlers cannot be installed");
+        return ExitCode::FAILURE;
+    };
+    let config_file = options.config_file.clone();
+    let node = match Node::start(options).await {
+        Ok(node) => node,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    print!("{}", banner::banner(&node, config_file.as_deref()));
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => node.reload(),
+            reason = node.ended() => {
+                tracing::error!(%reason, "the tree gave up");
+                node.stop().await;
+                return ExitCode::from(70);
+            }
+        }
+    }
+    tracing::info!("stopping; once more to end at once");
+    tokio::select! {
+        () = node.stop() => ExitCode::SUCCESS,
+        _ = terminate.recv() => ExitCode::from(130),
+        _ = interrupt.recv() => ExitCode::from(130),
+    }
+}

@@ -1,0 +1,304 @@
+//! The node-level store: what must outlive a crash, and so is owned by no actor.
+//!
+//! Listening sockets, certificates, the bus, rooms with their tables, the sessions' numbers, the tasks that still owe a
+//! client something, and the settings in force. Actors borrow from here; a new incarnation takes over where the last
+//! one stood. Nothing here decides: `relay` does.
+
+mod clock;
+mod egress;
+mod entrance;
+mod live;
+mod rooms;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use roomcast_bus::{Bus, BusState};
+use roomcast_protocol::{Dialect, SessionId};
+use roomcast_relay::{Budget, PerAddress};
+use roomcast_supervision::{ChildSpec, DynamicSlot, Policies, Tree};
+use roomcast_transport::tls::ServerIdentity;
+use roomcast_transport::webtransport;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+pub use clock::Clock;
+pub use egress::Egress;
+pub use entrance::{Candidate, Permit, Seated, Welcome};
+pub use live::Live;
+pub use rooms::{FanOutTable, JoinError, RoomCell, Rooms, Seat};
+
+use crate::config::Settings;
+use crate::metrics::{Metrics, Transport};
+
+/// Handshakes under way at once, over all listeners; more wait in the kernel. Each lasts `timers.handshake` at most.
+const MAX_HANDSHAKES: usize = 1024;
+/// How long what still owes a client a close frame is waited for when the node stops.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Sockets and certificates: bound once at start; only a changed configuration would bind anew.
+#[derive(Default)]
+pub struct Sockets {
+    /// Where WebSocket clients connect.
+    pub websocket: Option<TcpListener>,
+    /// The certificate of `websocket`, where it is secured.
+    pub websocket_identity: Option<Arc<ServerIdentity>>,
+    /// Where WebTransport clients connect.
+    pub webtransport: Option<quinn::Endpoint>,
+    /// The certificate of `webtransport`.
+    pub webtransport_identity: Option<Arc<ServerIdentity>>,
+    /// Where the operator connects.
+    pub admin: Option<TcpListener>,
+}
+
+/// What the node is, and what its actors share.
+pub struct Store {
+    /// The node's unique name.
+    pub name: String,
+    /// The numbering that this node speaks.
+    pub dialect: Dialect,
+    /// Time for `relay`.
+    pub clock: Clock,
+    /// Every figure.
+    pub metrics: Metrics,
+    /// Bytes that may wait in all egress queues together.
+    pub budget: Budget,
+    /// The way to other nodes.
+    pub bus: Arc<dyn Bus>,
+    /// Sockets and certificates.
+    pub sockets: Sockets,
+    /// The rooms.
+    pub rooms: Rooms,
+    /// Restart policies, by path.
+    pub policies: Arc<Policies>,
+    /// The supervisor of rooms, whichever incarnation.
+    pub rooms_supervisor: DynamicSlot,
+    /// The supervisor of connections.
+    pub connections_supervisor: DynamicSlot,
+    /// The token that changing admin calls need, and the file that shows it.
+    pub token: Option<(String, PathBuf)>,
+    /// Handshakes and writers: they owe a client something and so outlive the actors that began them.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) handshakes: Arc<Semaphore>,
+    settings: ArcSwap<Settings>,
+    live: ArcSwap<Live>,
+    generation: AtomicU64,
+    next_session: AtomicU64,
+    connections: AtomicUsize,
+    per_address: std::sync::Mutex<PerAddress>,
+    draining: AtomicBool,
+    bus_reached: AtomicBool,
+    tree: OnceLock<Tree>,
+}
+
+/// What a store is made of.
+pub struct StoreParts {
+    /// The node's unique name.
+    pub name: String,
+    /// The settings, checked.
+    pub settings: Settings,
+    /// The way to other nodes.
+    pub bus: Arc<dyn Bus>,
+    /// Sockets, bound.
+    pub sockets: Sockets,
+    /// The admin token and its file.
+    pub token: Option<(String, PathBuf)>,
+}
+
+impl Store {
+    /// Makes an empty store.
+    #[must_use]
+    pub fn new(parts: StoreParts) -> Arc<Self> {
+        let StoreParts { name, settings, bus, sockets, token } = parts;
+        let dialect = Dialect::from(settings.node.dialect);
+        let live = Live::from(&settings);
+        let dialect_name = if dialect == Dialect::Seed { "seed" } else { "sessions" };
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), dialect_name);
+        metrics.config_generation.set(1.0);
+        let policies = crate::policy::policies(&settings);
+        Arc::new(Self {
+            name,
+            dialect,
+            clock: Clock::start(),
+            metrics,
+            budget: Budget::new(settings.limits.max_buffered_bytes),
+            bus,
+            sockets,
+            rooms: Rooms::default(),
+            policies: Arc::new(Policies::new(policies)),
+            rooms_supervisor: DynamicSlot::default(),
+            connections_supervisor: DynamicSlot::default(),
+            token,
+            tasks: TaskTracker::new(),
+            handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            live: ArcSwap::from_pointee(live),
+            settings: ArcSwap::from_pointee(settings),
+            generation: AtomicU64::new(1),
+            next_session: AtomicU64::new(first_session()),
+            connections: AtomicUsize::new(0),
+            per_address: std::sync::Mutex::default(),
+            draining: AtomicBool::new(false),
+            bus_reached: AtomicBool::new(false),
+            tree: OnceLock::new(),
+        })
+    }
+
+    /// The settings that act while the node runs, as they are now. Do not hold it across an await.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Puts new settings in force; only what is live differs from the old ones.
+    pub(crate) fn apply(&self, settings: Settings) {
+        self.budget.set_limit(settings.limits.max_buffered_bytes);
+        self.policies.replace(crate::policy::policies(&settings));
+        self.live.store(Arc::new(Live::from(&settings)));
+        self.settings.store(Arc::new(settings));
+        let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
+        self.metrics.config_generation.set(generation as f64);
+    }
+
+    /// A number that no other session has.
+    pub(crate) fn new_session(&self) -> SessionId {
+        SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Starts the actors of a new room. That there is no supervisor right now is no failure: its next incarnation
+    /// begins with every room that is in the store.
+    pub(crate) async fn start_room(self: &Arc<Self>, cell: &Arc<RoomCell>) {
+        if let Err(error) = self.rooms_supervisor.start_child(crate::tree::room(self, cell)).await {
+            tracing::debug!(room = %cell.id(), %error, "the room waits for its supervisor");
+        }
+    }
+
+    /// The subtrees of all rooms: what the rooms' supervisor begins with.
+    pub(crate) fn room_children(self: &Arc<Self>) -> Vec<ChildSpec> {
+        self.rooms.all().iter().map(|cell| crate::tree::room(self, cell)).collect()
+    }
+
+    /// Whether the node is on its way out.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn begin_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// The tree of actors; `None` until all of it is up.
+    #[must_use]
+    pub fn tree(&self) -> Option<&Tree> {
+        self.tree.get()
+    }
+
+    pub(crate) fn set_tree(&self, tree: Tree) {
+        // Set once, by the one who started it.
+        let _ = self.tree.set(tree);
+    }
+
+    /// What a WebTransport connection may take, from the settings.
+    pub(crate) fn webtransport_options(&self) -> webtransport::Options {
+        webtransport_options(&self.settings.load())
+    }
+
+    /// Remembers that the bus was reached once: from then on a lost bus is `degraded` and still ready.
+    pub(crate) fn bus_is(&self, state: BusState) {
+        if state == BusState::Up {
+            self.bus_reached.store(true, Ordering::Relaxed);
+        }
+        for (each, gauge) in &self.metrics.bus_states {
+            gauge.set(f64::from(u8::from(*each == state)));
+        }
+    }
+
+    /// Whether the bus was reached at least once.
+    #[must_use]
+    pub fn bus_reached(&self) -> bool {
+        self.bus_reached.load(Ordering::Relaxed)
+    }
+
+    /// Waits, within a bound, for what still owes a client something; then lets go of everything.
+    pub(crate) async fn wind_up(&self) {
+        self.tasks.close();
+        if tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tasks.len(), "some clients did not take their close frame");
+        }
+        if let Some(endpoint) = &self.sockets.webtransport {
+            endpoint.close(0_u32.into(), b"");
+            let _ = tokio::time::timeout(LAST_WORDS, endpoint.wait_idle()).await;
+        }
+        self.bus.close().await;
+        self.rooms.forget_all();
+    }
+}
+
+/// The addresses that listeners are bound to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addresses {
+    /// Of the WebSocket listener.
+    pub websocket: Option<SocketAddr>,
+    /// Of the WebTransport listener.
+    pub webtransport: Option<SocketAddr>,
+    /// Of the admin listener.
+    pub admin: Option<SocketAddr>,
+}
+
+impl Sockets {
+    /// Where they are bound.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        let tcp = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        Addresses {
+            websocket: tcp(&self.websocket),
+            webtransport: self.webtransport.as_ref().and_then(|endpoint| endpoint.local_addr().ok()),
+            admin: tcp(&self.admin),
+        }
+    }
+}
+
+impl Transport {
+    /// The open connections' gauge is set by whoever opens and closes one.
+    fn count(self, metrics: &Metrics, by: f64) {
+        metrics.transport(self).connections.increment(by);
+    }
+}
+
+/// What a WebTransport connection may take, from the settings.
+pub(crate) fn webtransport_options(settings: &Settings) -> webtransport::Options {
+    webtransport::Options {
+        max_packet_bytes: settings.limits.max_packet_bytes,
+        handshake: settings.timers.handshake,
+        idle: settings.timers.idle,
+        ..webtransport::Options::default()
+    }
+}
+
+/// Sessions are numbered from a random start, so that nodes that share a bus do not collide, and stay below 2^53,
+/// which JavaScript holds exactly: 2^30 starts, 2^22 sessions apart.
+fn first_session() -> u64 {
+    let mut random = [0; 4];
+    // Without randomness from the system, the time is different enough between two starts.
+    if getrandom::fill(&mut random).is_err() {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        random = now.subsec_nanos().to_le_bytes();
+    }
+    ((u64::from(u32::from_le_bytes(random)) & ((1 << 30) - 1)) << 22) + 1
+}

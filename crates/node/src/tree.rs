@@ -1,0 +1,118 @@
+//! The whole tree on one page: who supervises whom, and why so.
+//!
+//! Started top to bottom, stopped in reverse: listeners go first, so that a stop is a drain.
+//!
+//! ```text
+//! roomcast                         one_for_one
+//! ├─ telemetry                     metrics, upkeep
+//! ├─ config                        reads supervisor.toml again, puts valid settings in force
+//! ├─ bus                           one_for_one
+//! │  └─ link                       watches the bus client, reports its state
+//! ├─ rooms                         simple_one_for_one
+//! │  └─ {room}                     one_for_one: the subtree of one room
+//! │     ├─ room                    publishes the fan-out table
+//! │     └─ subscription            `room.{id}.*` on the bus
+//! ├─ connections                   simple_one_for_one, temporary
+//! │  └─ {session}                  one client
+//! ├─ admin                         /metrics, health, tree
+//! └─ listeners                     one_for_one
+//!    ├─ certificates               renews self-signed ones, reads changed files
+//!    ├─ websocket
+//!    └─ webtransport
+//! ```
+
+use std::sync::Arc;
+
+use roomcast_protocol::RoomId;
+use roomcast_supervision::{ActorPath, AutoShutdown, ChildSpec, Restart, Slot, SupervisorSpec};
+
+use crate::actors::admin::Admin;
+use crate::actors::certificates::Certificates;
+use crate::actors::config::{Config, Message as ConfigMessage, Source};
+use crate::actors::link::Link;
+use crate::actors::room::Room;
+use crate::actors::subscription::Subscription;
+use crate::actors::telemetry::Telemetry;
+use crate::actors::websocket_listener::WebSocketListener;
+use crate::actors::webtransport_listener::WebTransportListener;
+use crate::store::{RoomCell, Store};
+
+/// The root. One for one: no child of it needs another's state, which is in the store; so a crash stays where it is.
+pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>, config: &Slot<ConfigMessage>) -> SupervisorSpec {
+    let args = || {
+        let store = Arc::clone(store);
+        move || Arc::clone(&store)
+    };
+    let source = Arc::clone(source);
+    let config_store = Arc::clone(store);
+    let mut children = vec![
+        ChildSpec::worker::<Telemetry>("telemetry", args()),
+        ChildSpec::worker_in::<Config>("config", config, move || (Arc::clone(&config_store), Arc::clone(&source))),
+        ChildSpec::supervisor("bus", {
+            let store = args();
+            move || SupervisorSpec::one_for_one(vec![ChildSpec::worker::<Link>("link", store.clone())])
+        }),
+        ChildSpec::supervisor("rooms", {
+            let store = Arc::clone(store);
+            // A new incarnation begins with every room of the store: media went on meanwhile, over their tables.
+            move || {
+                let adopted = Arc::clone(&store);
+                SupervisorSpec::dynamic(move || adopted.room_children(), &store.rooms_supervisor)
+            }
+        }),
+        ChildSpec::supervisor("connections", {
+            let store = Arc::clone(store);
+            // Nothing to adopt: a connection's socket dies with it, and its client reconnects.
+            move || SupervisorSpec::dynamic(Vec::new, &store.connections_supervisor)
+        }),
+    ];
+    if store.sockets.admin.is_some() {
+        children.push(ChildSpec::worker::<Admin>("admin", args()));
+    }
+    children.push(ChildSpec::supervisor("listeners", {
+        let store = Arc::clone(store);
+        move || listeners(&store)
+    }));
+    SupervisorSpec::one_for_one(children)
+}
+
+/// One for one: the listeners share nothing, and their sockets are in the store.
+fn listeners(store: &Arc<Store>) -> SupervisorSpec {
+    let args = || {
+        let store = Arc::clone(store);
+        move || Arc::clone(&store)
+    };
+    let mut children = vec![ChildSpec::worker::<Certificates>("certificates", args())];
+    if store.sockets.websocket.is_some() {
+        children.push(ChildSpec::worker::<WebSocketListener>("websocket", args()));
+    }
+    if store.sockets.webtransport.is_some() {
+        children.push(ChildSpec::worker::<WebTransportListener>("webtransport", args()));
+    }
+    SupervisorSpec::one_for_one(children)
+}
+
+/// A room's name as a segment of its actors' paths.
+pub(crate) fn room_segment(room: &RoomId) -> String {
+    ActorPath::root("").child(&room.to_string()).as_str().to_owned()
+}
+
+/// One room. One for one: the table and the bus stream are in its cell, so neither actor's crash concerns the other.
+/// The room's actor ends normally when the last member has left, and its subtree with it; so the subtree is transient.
+pub(crate) fn room(store: &Arc<Store>, cell: &Arc<RoomCell>) -> ChildSpec {
+    let (id, name) = (format!("{}#{}", cell.id(), cell.serial()), cell.id().to_string());
+    let (store, cell) = (Arc::clone(store), Arc::clone(cell));
+    ChildSpec::supervisor(id, move || {
+        let room = Arc::clone(&cell);
+        let subscription = (Arc::clone(&store), Arc::clone(&cell));
+        SupervisorSpec::one_for_one(vec![
+            ChildSpec::worker_in::<Room>("room", &cell.actor, move || Arc::clone(&room))
+                .restart(Restart::Transient)
+                .significant(),
+            ChildSpec::worker::<Subscription>("subscription", move || subscription.clone()),
+        ])
+        .auto_shutdown(AutoShutdown::Any)
+    })
+    .named(name)
+    .restart(Restart::Transient)
+}
