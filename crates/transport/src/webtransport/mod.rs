@@ -25,7 +25,7 @@ use web_transport_quinn::{Session, proto};
 pub use client::{ClientReader, ClientWriter, ConnectError, connect, connect_with};
 pub use options::Options;
 pub use reader::Reader;
-pub use server::{HandshakeError, accept, endpoint, server_config};
+pub use server::{HandshakeError, accept, accept_then, endpoint, server_config};
 pub use stats::{Counters, Stats};
 pub use writer::Writer;
 

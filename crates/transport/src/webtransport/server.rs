@@ -92,7 +92,7 @@ pub fn endpoint(socket: UdpSocket, identity: &ServerIdentity, options: &Options)
 ///
 /// # Errors
 /// Anything else than a session; the connection is closed then.
-pub async fn accept<T>(
+pub async fn accept<T: Send>(
     incoming: quinn::Incoming,
     options: &Options,
     decide: impl FnOnce(RequestHead<'_>) -> Result<T, Refusal> + Send,
