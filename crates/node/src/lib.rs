@@ -2,6 +2,8 @@
 //!
 //! [`Node::start`] runs one node in this process; several may run side by side.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod actors;
 pub mod cli;
 pub mod config;

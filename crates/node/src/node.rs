@@ -50,7 +50,9 @@ pub enum NodeError {
 
 /// Changes the process's log filter; does nothing by default, for nodes in a box.
 #[derive(Clone)]
-pub struct LogControl(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct LogControl(Arc<SetFilter>);
+
+type SetFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl LogControl {
     /// Wraps what changes the filter.
@@ -192,11 +194,10 @@ impl Node {
         self.store.begin_draining();
         self.system.stop().await;
         self.store.wind_up().await;
-        if let Some((_, file)) = &self.store.token {
-            if self.store.settings().listen.admin.as_ref().is_some_and(|admin| admin.token_file.as_os_str().is_empty())
-            {
-                let _ = std::fs::remove_file(file);
-            }
+        let settings = self.store.settings();
+        let made_here = settings.listen.admin.as_ref().is_some_and(|admin| admin.token_file.as_os_str().is_empty());
+        if let Some((_, file)) = self.store.token.as_ref().filter(|_| made_here) {
+            let _ = std::fs::remove_file(file);
         }
     }
 }

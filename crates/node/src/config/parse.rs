@@ -144,10 +144,10 @@ fn deserialize(source_name: &str, text: &str) -> Result<Settings, ConfigError> {
         let mut key = DeTable::parse(text).map(|table| key_at(table.get_ref(), &span)).unwrap_or_default();
         let message = error.message().trim();
         let reason = explain(message);
-        if let Some(unknown) = quoted(message, "unknown field ") {
-            if key.rsplit('.').next() != Some(unknown) {
-                key = if key.is_empty() { unknown.to_owned() } else { format!("{key}.{unknown}") };
-            }
+        if let Some(unknown) = quoted(message, "unknown field ")
+            && key.rsplit('.').next() != Some(unknown)
+        {
+            key = if key.is_empty() { unknown.to_owned() } else { format!("{key}.{unknown}") };
         }
         ConfigError { source_name: source_name.to_owned(), line: Some(line_of(text, span.start)), key, reason }
     })
@@ -252,13 +252,9 @@ fn check(settings: &Settings) -> Result<(), Problem> {
     if auth.mode == AuthMode::Token {
         return Err(problem("auth.mode", "`token` is not served by this version; use `open`"));
     }
-    if let Some(wt) = &listen.webtransport {
-        if wt.tls == Some(super::Tls::Mode(super::TlsMode::Off)) {
-            return Err(problem(
-                "listen.webtransport.tls",
-                "WebTransport is always encrypted; use `self-signed` or files",
-            ));
-        }
+    let plain = Some(super::Tls::Mode(super::TlsMode::Off));
+    if listen.webtransport.as_ref().is_some_and(|listener| listener.tls == plain) {
+        return Err(problem("listen.webtransport.tls", "WebTransport is always encrypted; use `self-signed` or files"));
     }
     let positive: [(&str, usize); 7] = [
         ("limits.max_connections", limits.max_connections),
@@ -326,10 +322,8 @@ fn check(settings: &Settings) -> Result<(), Problem> {
         if policy.period == Some(Duration::ZERO) {
             return Err(policy_problem(path, "period", "must be longer than 0s"));
         }
-        if let Some(backoff) = &policy.backoff {
-            if let Err(error) = crate::policy::backoff(backoff) {
-                return Err(policy_problem(path, "backoff", &error.to_string()));
-            }
+        if let Some(Err(error)) = policy.backoff.as_ref().map(crate::policy::backoff) {
+            return Err(policy_problem(path, "backoff", &error.to_string()));
         }
     }
     Ok(())

@@ -11,7 +11,14 @@ fn the_annotated_file_is_exactly_the_defaults() {
     let from_file = parse("supervisor.toml", text, &[]).unwrap();
     let mut defaults = Settings::default();
     let listen = &from_file.listen;
-    assert_eq!(crate::policy::policies(&from_file), crate::policy::policies(&defaults));
+    let policy = |settings, path: &str| {
+        let path = path.split('/').filter(|name| !name.is_empty());
+        let path = path.fold(roomcast_supervision::ActorPath::root(""), |path, name| path.child(name));
+        crate::policy::policies(settings).policy(&path)
+    };
+    for path in ["", "rooms", "rooms/standup", "listeners", "bus"] {
+        assert_eq!(policy(&from_file, path), policy(&defaults, path), "{path}");
+    }
     assert_eq!(listen.websocket_bind(), defaults.listen.websocket_bind());
     assert_eq!(listen.webtransport_bind(), defaults.listen.webtransport_bind());
     assert_eq!(listen.websocket.as_ref().unwrap().tls, Some(Tls::Mode(TlsMode::Off)));

@@ -68,10 +68,9 @@ impl Store {
             tracing::info!(remote = %head.remote, transport = transport.label(), status, %message, "refused");
             Refusal { status, message }
         };
-        if let Some(origin) = head.origin {
-            if !live.origins.is_empty() && !live.origins.iter().any(|allowed| allowed == origin) {
-                return Err(refuse(403, "this origin may not connect".into()));
-            }
+        let allowed = |origin: &str| live.origins.is_empty() || live.origins.iter().any(|allowed| allowed == origin);
+        if head.origin.is_some_and(|origin| !allowed(origin)) {
+            return Err(refuse(403, "this origin may not connect".into()));
         }
         let Lobby { user, room } = Lobby::parse(head.target).map_err(|error: LobbyError| {
             let status = error.status();
