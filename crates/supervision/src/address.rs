@@ -143,8 +143,8 @@ impl<M> fmt::Debug for Slot<M> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartChildError {
-    /// A child of this id or name is there already.
-    #[error("a child of this id or name is already present")]
+    /// A child of this id is there already.
+    #[error("a child of this id is already present")]
     AlreadyPresent,
     /// The supervisor is not up, or on its way down. If it died while the child was starting, so did the child.
     #[error("the supervisor is not running")]

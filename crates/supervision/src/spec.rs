@@ -131,7 +131,8 @@ impl ChildSpec {
         Self::new(id, Kind::Supervisor, Restart::Permanent, Arc::new(starter))
     }
 
-    /// The name in the path, where it is not the id. Unique among siblings, too.
+    /// The name in the path, where it is not the id. Unique among fixed siblings; dynamic ones may share it for a moment,
+    /// while one stops and the next begins.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.rules.name = name.into().into();

@@ -1,6 +1,6 @@
 //! A supervisor's children as its machine keeps them: by start order, by id, by timer. The books only; no decision.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
@@ -55,7 +55,6 @@ pub(super) struct Child {
 pub(super) struct Roster {
     children: BTreeMap<Key, Child>,
     ids: HashMap<Arc<str>, Key>,
-    names: HashSet<Arc<str>>,
     timers: BTreeSet<(Instant, Key)>,
     /// Significant children that are not idle.
     significant: usize,
@@ -63,15 +62,15 @@ pub(super) struct Roster {
 }
 
 impl Roster {
-    /// Takes in an idle child; `None` when its id or name is taken.
+    /// Takes in an idle child; `None` when its id is taken. Names may repeat: a dynamic child may come back under its name
+    /// while the one before is still stopping; those of fixed children are checked with their specification.
     pub(super) fn add(&mut self, rules: ChildRules) -> Option<Key> {
-        if self.ids.contains_key(&rules.id) || self.names.contains(&rules.name) {
+        if self.ids.contains_key(&rules.id) {
             return None;
         }
         let key = self.next_key;
         self.next_key += 1;
         self.ids.insert(Arc::clone(&rules.id), key);
-        self.names.insert(Arc::clone(&rules.name));
         let child = Child {
             rules,
             state: State::Idle,
@@ -95,7 +94,6 @@ impl Roster {
             return false;
         };
         self.ids.remove(&child.rules.id);
-        self.names.remove(&child.rules.name);
         true
     }
 
@@ -172,7 +170,7 @@ impl Roster {
     }
 
     #[cfg(test)]
-    pub(super) fn sizes(&self) -> [usize; 4] {
-        [self.children.len(), self.ids.len(), self.names.len(), self.timers.len()]
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        [self.children.len(), self.ids.len(), self.timers.len()]
     }
 }

@@ -308,7 +308,7 @@ fn dynamic_children_stop_at_once_under_one_timer() {
     assert_eq!(world.take(), ["forget b"]);
     world.pass(world.now.policy.shutdown);
     assert_eq!(world.take(), ["kill a", "kill c", "forget a", "forget c", "end"]);
-    assert_eq!(world.machine.roster.sizes(), [0; 4]);
+    assert_eq!(world.machine.roster.sizes(), [0; 3]);
 }
 
 #[test]
@@ -510,7 +510,7 @@ proptest! {
         }
         prop_assert!(world.ended.is_some());
         if strategy == Strategy::SimpleOneForOne {
-            prop_assert_eq!(world.machine.roster.sizes(), [0; 4]);
+            prop_assert_eq!(world.machine.roster.sizes(), [0; 3]);
         }
     }
 }
