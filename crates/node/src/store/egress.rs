@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use roomcast_protocol::{CloseCode, Packet, SessionId};
-use roomcast_relay::{Batch, DropReason, EgressQueue};
+use roomcast_relay::{Batch, DropReason, EgressQueue, Time};
 use roomcast_transport::PacketWriter;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -102,8 +102,7 @@ impl Egress {
     }
 
     /// Queues a packet for the receiver. Never waits; what does not fit is dropped as `relay` decides, and counted.
-    pub(crate) fn push(&self, packet: &Packet, live: &Live) {
-        let now = self.store.clock.now();
+    pub(crate) fn push(&self, packet: &Packet, now: Time, live: &Live) {
         let mut state = self.lock();
         if state.close.is_some() || state.writer == Writer::Ended {
             drop(state);
@@ -168,7 +167,7 @@ impl Egress {
     /// Drains the queue into the socket until the connection is closed or the socket fails; then whatever waits is
     /// counted as dropped. Pings the peer every `timers.ping`.
     pub(crate) async fn write_to<W: PacketWriter>(self: Arc<Self>, mut writer: W) {
-        let _ended = EndGuard(&self);
+        let mut end = End { egress: &self, told: None };
         let mut batch = Vec::new();
         let mut last_write: Option<Instant> = None;
         let mut next_ping = Instant::now() + self.store.live().timers.ping;
@@ -185,7 +184,7 @@ impl Egress {
                             next_ping = Instant::now() + self.store.live().timers.ping;
                             self.lock().writer = Writer::Busy;
                             if self.bounded(writer.ping()).await.is_err() {
-                                return;
+                                return end.after_failure(&mut writer).await;
                             }
                         }
                     }
@@ -202,7 +201,7 @@ impl Egress {
                     drop(live);
                     if self.bounded(writer.write(&batch)).await.is_err() {
                         self.store.metrics.dropped(DropReason::Closed, batch.len() as u64);
-                        return;
+                        return end.after_failure(&mut writer).await;
                     }
                     self.store.metrics.batch_written(self.transport, &batch, oldest);
                     batch.clear();
@@ -210,18 +209,10 @@ impl Egress {
                 }
                 Next::Pong(payload) => {
                     if self.bounded(writer.pong(&payload)).await.is_err() {
-                        return;
+                        return end.after_failure(&mut writer).await;
                     }
                 }
-                Next::Close(Closing::Say(code, reason)) => {
-                    self.store.metrics.closed(Some(code));
-                    writer.close(code, reason).await;
-                    return;
-                }
-                Next::Close(Closing::HangUp) => {
-                    self.store.metrics.closed(None);
-                    return;
-                }
+                Next::Close(closing) => return end.close(&mut writer, closing).await,
             }
         }
     }
@@ -273,15 +264,35 @@ impl Egress {
     }
 }
 
-/// Whatever ends the writer, the queue is emptied and its packets are counted.
-struct EndGuard<'a>(&'a Arc<Egress>);
+/// The writer's end, whatever brings it: the queue is emptied and its packets are counted, and so is the close.
+struct End<'a> {
+    egress: &'a Arc<Egress>,
+    told: Option<CloseCode>,
+}
 
-impl Drop for EndGuard<'_> {
+impl End<'_> {
+    async fn close<W: PacketWriter>(&mut self, writer: &mut W, closing: Closing) {
+        if let Closing::Say(code, reason) = closing {
+            self.told = Some(code);
+            writer.close(code, reason).await;
+        }
+    }
+
+    /// A write failed, or was given up because the connection is to be closed; then the client may still be told.
+    async fn after_failure<W: PacketWriter>(&mut self, writer: &mut W) {
+        let closing = self.egress.lock().close;
+        self.close(writer, closing.unwrap_or(Closing::HangUp)).await;
+    }
+}
+
+impl Drop for End<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let metrics = &self.egress.store.metrics;
+        let mut state = self.egress.lock();
         state.writer = Writer::Ended;
-        state.queue.close(&mut |_, reason| self.0.store.metrics.dropped(reason, 1));
+        state.queue.close(&mut |_, reason| metrics.dropped(reason, 1));
         drop(state);
-        self.0.ended.cancel();
+        metrics.closed(self.told);
+        self.egress.ended.cancel();
     }
 }

@@ -95,11 +95,12 @@ impl RoomCell {
 
     /// Delivers a packet to every member but its sender. Never waits.
     pub(crate) fn fan_out(&self, packet: &Packet, live: &Live) {
+        let now = self.store.clock.now();
         let table = self.table.load();
         let sender = packet.tag().sender;
         for (session, egress) in &table.members {
             if *session != sender {
-                egress.push(packet, live);
+                egress.push(packet, now, live);
             }
         }
     }
