@@ -296,3 +296,7 @@ impl Drop for End<'_> {
         self.egress.ended.cancel();
     }
 }
+
+#[cfg(test)]
+#[path = "egress_tests.rs"]
+mod tests;
