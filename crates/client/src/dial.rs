@@ -37,7 +37,7 @@ impl std::fmt::Display for Transport {
 /// An open connection by either transport.
 pub(crate) enum Line {
     WebSocket(websocket::ClientReader, websocket::ClientWriter),
-    WebTransport(webtransport::ClientReader, webtransport::ClientWriter),
+    WebTransport(Box<webtransport::ClientReader>, webtransport::ClientWriter),
 }
 
 impl Line {
@@ -53,7 +53,7 @@ impl Line {
         match self {
             Self::WebSocket(reader, writer) => connection::run((reader, writer), number, shared, inbox, settings).await,
             Self::WebTransport(reader, writer) => {
-                connection::run((reader, writer), number, shared, inbox, settings).await
+                connection::run((*reader, writer), number, shared, inbox, settings).await
             }
         }
     }
@@ -70,7 +70,7 @@ pub(crate) async fn dial(
     if url.scheme() == "https" {
         let options = webtransport::Options { handshake: timeout, idle: dead_after, ..webtransport::Options::client() };
         match webtransport::connect_with(url.as_str(), trust, &options, http::HeaderMap::new()).await {
-            Ok((reader, writer)) => Ok(Line::WebTransport(reader, writer)),
+            Ok((reader, writer)) => Ok(Line::WebTransport(Box::new(reader), writer)),
             Err(error) => Err(webtransport_failure(&error)),
         }
     } else {

@@ -404,7 +404,7 @@ mod tests {
             (ReconnectPolicy { factor: f64::NAN, ..good.clone() }, PolicyError::Factor),
             (ReconnectPolicy { factor: f64::INFINITY, ..good.clone() }, PolicyError::Factor),
             (ReconnectPolicy { jitter: 1.1, ..good.clone() }, PolicyError::Jitter),
-            (ReconnectPolicy { jitter: f64::NAN, ..good.clone() }, PolicyError::Jitter),
+            (ReconnectPolicy { jitter: f64::NAN, ..good }, PolicyError::Jitter),
         ] {
             assert_eq!(bad.validate(), Err(error));
         }

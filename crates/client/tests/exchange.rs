@@ -1,4 +1,5 @@
 //! A client and a server exchange packets, whole and in order, on either transport.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! A client comes back after what may pass, and stays away after what would happen again.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

@@ -17,25 +17,25 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// No test waits longer than this for anything.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
-pub async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("nothing happened before the deadline")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Ws,
     Wss,
     Wt,
 }
 
-pub const KINDS: [Kind; 3] = [Kind::Ws, Kind::Wss, Kind::Wt];
+pub(crate) const KINDS: [Kind; 3] = [Kind::Ws, Kind::Wss, Kind::Wt];
 
 /// One accepted connection, whatever its transport.
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The path asked for.
-    pub target: String,
+    pub(crate) target: String,
     reader: Reader,
     writer: Writer,
 }
@@ -50,12 +50,12 @@ enum Writer {
     WebTransport(webtransport::Writer),
 }
 
-pub struct Server {
-    pub kind: Kind,
-    pub address: SocketAddr,
-    pub hash: [u8; 32],
+pub(crate) struct Server {
+    pub(crate) kind: Kind,
+    pub(crate) address: SocketAddr,
+    pub(crate) hash: [u8; 32],
     /// Answers to the next requests; what comes after them is accepted.
-    pub refusals: Arc<Mutex<VecDeque<Refusal>>>,
+    pub(crate) refusals: Arc<Mutex<VecDeque<Refusal>>>,
     accepted: mpsc::Receiver<Accepted>,
     task: JoinHandle<()>,
 }
@@ -67,7 +67,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub async fn start(kind: Kind) -> Self {
+    pub(crate) async fn start(kind: Kind) -> Self {
         let certificate = Certificate::self_signed(&[], SystemTime::now()).unwrap();
         let hash = certificate.sha256();
         let identity = ServerIdentity::new(certificate).unwrap();
@@ -116,7 +116,7 @@ impl Server {
         Self { kind, address, hash, refusals, accepted, task }
     }
 
-    pub fn url(&self) -> url::Url {
+    pub(crate) fn url(&self) -> url::Url {
         let scheme = match self.kind {
             Kind::Ws => "ws",
             Kind::Wss => "wss",
@@ -126,7 +126,7 @@ impl Server {
     }
 
     /// A client's options for this server: quick to try again.
-    pub fn options(&self) -> ClientOptions {
+    pub(crate) fn options(&self) -> ClientOptions {
         let mut options =
             ClientOptions::new(self.url(), UserId::parse("alice@x").unwrap(), RoomId::parse("the room").unwrap());
         options.trust = ClientTrust::Hashes(vec![self.hash]);
@@ -139,18 +139,18 @@ impl Server {
     }
 
     /// The next connection.
-    pub async fn accept(&mut self) -> Accepted {
+    pub(crate) async fn accept(&mut self) -> Accepted {
         within(self.accepted.recv()).await.expect("the server ended")
     }
 
-    pub fn refuse_next(&self, status: u16, message: &str) {
+    pub(crate) fn refuse_next(&self, status: u16, message: &str) {
         self.refusals.lock().unwrap().push_back(Refusal { status, message: message.to_owned() });
     }
 }
 
 impl Accepted {
     /// What comes next: a packet's bytes, or something else.
-    pub async fn read(&mut self) -> Result<Result<Bytes, Incoming>, ReadError> {
+    pub(crate) async fn read(&mut self) -> Result<Result<Bytes, Incoming>, ReadError> {
         let mut buffer = PacketBuffer::new();
         let incoming = match &mut self.reader {
             Reader::WebSocket(reader) => within(reader.read(&mut buffer)).await?,
@@ -163,7 +163,7 @@ impl Accepted {
     }
 
     /// The next packet; pings are answered, signs of life passed over.
-    pub async fn packet(&mut self) -> Bytes {
+    pub(crate) async fn packet(&mut self) -> Bytes {
         loop {
             match self.read().await.expect("the connection is gone") {
                 Ok(packet) => return packet,
@@ -178,7 +178,7 @@ impl Accepted {
     }
 
     /// Reads until the client is gone; the code it gave.
-    pub async fn closed(&mut self) -> Option<u16> {
+    pub(crate) async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.read().await {
                 Ok(Err(Incoming::Closed(code))) => return code,
@@ -188,7 +188,7 @@ impl Accepted {
         }
     }
 
-    pub async fn write(&mut self, payloads: &[&[u8]]) {
+    pub(crate) async fn write(&mut self, payloads: &[&[u8]]) {
         let batch: Vec<Packet> = payloads.iter().map(|payload| packet(payload)).collect();
         match &mut self.writer {
             Writer::WebSocket(writer) => within(writer.write(&batch)).await.unwrap(),
@@ -196,7 +196,7 @@ impl Accepted {
         }
     }
 
-    pub async fn close(&mut self, code: CloseCode) {
+    pub(crate) async fn close(&mut self, code: CloseCode) {
         match &mut self.writer {
             Writer::WebSocket(writer) => within(writer.close(code, "test")).await,
             Writer::WebTransport(writer) => within(writer.close(code, "test")).await,
@@ -211,7 +211,7 @@ fn packet(payload: &[u8]) -> Packet {
 }
 
 /// Waits until the client's state is as wanted.
-pub async fn state(client: &Client, wanted: impl Fn(&State) -> bool) -> State {
+pub(crate) async fn state(client: &Client, wanted: impl Fn(&State) -> bool) -> State {
     let mut states = client.state();
     within(states.wait_for(|state| wanted(state))).await.expect("the client's task is gone").clone()
 }
