@@ -45,8 +45,11 @@ struct Arguments {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    shared::exit(run(Arguments::parse()).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let clip = read_clip(&arguments.clip, arguments.fps.get())?;
     let client = Client::connect(arguments.join.options(&arguments.user)?)?;
     let outcome = tokio::select! {

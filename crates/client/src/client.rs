@@ -239,7 +239,7 @@ impl Task {
         let reason = self.until_closed().await;
         tracing::debug!(%reason, "client closed");
         self.shared.finish();
-        self.state.send_replace(State::Closed(reason));
+        self.tell(State::Closed(reason));
     }
 
     async fn until_closed(&self) -> ClosedReason {
@@ -266,6 +266,15 @@ impl Task {
         }
     }
 
+    /// Tells the application, unless it is nothing new.
+    fn tell(&self, state: State) {
+        self.state.send_if_modified(|old| {
+            let news = *old != state;
+            *old = state;
+            news
+        });
+    }
+
     async fn closing_unless_connected(&self) {
         self.shared.closing.cancelled().await;
         let mut state = self.state.subscribe();
@@ -277,11 +286,11 @@ impl Task {
     async fn attempt(&self, after: Duration, endpoint: usize, attempt: u32, why: &str) -> (End, Option<Duration>) {
         if !after.is_zero() {
             let until = Instant::now() + after;
-            self.state.send_replace(State::Waiting { until, reason: why.to_owned() });
+            self.tell(State::Waiting { until, reason: why.to_owned() });
             tokio::time::sleep(after).await;
         }
         let place = self.options.endpoints[endpoint].clone();
-        self.state.send_replace(State::Connecting { endpoint: place.clone(), attempt });
+        self.tell(State::Connecting { endpoint: place.clone(), attempt });
         let url = &self.urls[endpoint];
         let dead_after = self.options.keep_alive.dead_after;
         match dial::dial(url, &self.options.trust, self.options.connect_timeout, dead_after).await {
@@ -297,12 +306,7 @@ impl Task {
         let since = tokio::time::Instant::now();
         let number = count(&self.shared.counters.connections, 1);
         self.shared.connected();
-        self.state.send_replace(State::Connected {
-            endpoint,
-            transport: line.transport(),
-            since: since.into_std(),
-            number,
-        });
+        self.tell(State::Connected { endpoint, transport: line.transport(), since: since.into_std(), number });
         let settings = Settings { keep_alive: self.options.keep_alive, flush: self.options.flush_timeout };
         let end = line.run(number, &self.shared, &self.inbox, settings).await;
         self.shared.disconnected();

@@ -115,6 +115,14 @@ pub(crate) fn tell_state(state: &State) -> bool {
     true
 }
 
+/// Prints an error with its causes on one line, without a backtrace: it is about a file or an option.
+pub(crate) fn exit(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
 /// Says why the client is not in the room.
 pub(crate) fn explain(reason: &ClosedReason) -> ExitCode {
     eprintln!("{reason}");
