@@ -79,7 +79,8 @@ async fn measure(arguments: &Arguments, workload: &Workload) -> anyhow::Result<(
     let mut senders = Vec::new();
     for room in 0..workload.rooms {
         for member in 0..workload.members {
-            let user = format!("m{member}");
+            // Names of one length, so that the stamp is at the same place in everybody's packets.
+            let user = format!("m{member:03}");
             let socket = connect(&router.websocket, &user, &format!("r{room}")).await?;
             let (read, write) = socket.into_split();
             tasks.spawn(receive(read, Arc::clone(&counts), workload.members, start));

@@ -71,20 +71,21 @@ where
     let desk = Mutex::new(Desk { remote, steps: Some((decide, enter)), outcome: None });
     let lock = || desk.lock().unwrap_or_else(PoisonError::into_inner);
     let service = service_fn(|request: Request<Incoming>| {
-        let answered = lock().examine(request);
+        let examined = lock().examine(request);
+        let answer = examined.map_err(|refused| {
+            let response = refused.response();
+            lock().outcome = Some(Err(refused.refusal));
+            response
+        });
         // Boxed because the library wants a future that can be moved.
         Box::pin(async move {
-            let response = match answered {
+            let response = match answer {
                 Ok((entering, response)) => {
                     let accepted = entering.await;
                     lock().outcome = Some(Ok(accepted));
                     response
                 }
-                Err(refused) => {
-                    let response = refused.response();
-                    lock().outcome = Some(Err(refused.refusal));
-                    response
-                }
+                Err(response) => response,
             };
             Ok::<_, Infallible>(response)
         })

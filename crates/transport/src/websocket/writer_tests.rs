@@ -148,6 +148,21 @@ async fn a_frame_cut_by_a_dropped_write_is_finished_before_the_close() {
 }
 
 #[tokio::test]
+async fn a_frame_cut_by_a_dropped_write_is_finished_before_the_next_batch() {
+    let (io, taken) = Narrow::new(7, usize::MAX);
+    let mut writer = Writer::new(io);
+    {
+        let batch = [packet(&[1; 100])];
+        let mut write = Box::pin(writer.write(&batch));
+        while taken.lock().unwrap().bytes.len() < 50 {
+            assert!(futures_util::poll!(&mut write).is_pending());
+        }
+    }
+    writer.write(&[packet(b"next")]).await.unwrap();
+    assert_eq!(frames(&taken.lock().unwrap().bytes), [(0x82, vec![1; 100]), (0x82, b"next".to_vec())]);
+}
+
+#[tokio::test]
 async fn nothing_follows_a_close() {
     let (io, taken) = Narrow::new(usize::MAX, usize::MAX);
     let mut writer = Writer::new(io);

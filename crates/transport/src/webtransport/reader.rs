@@ -46,7 +46,8 @@ pub struct Reader {
     alive: Interval,
     /// How many datagrams had come when it last looked, and since when there have been no more.
     heard: (u64, Instant),
-    /// After how long without any the connection is taken for dead.
+    /// After how long without any an unexplained end is taken for a death. QUIC's idle timer has found at least two thirds
+    /// of the idle time to be silent; a last word is heard as it is said. A sixth keeps clear of both.
     silence: Duration,
 }
 
@@ -65,7 +66,7 @@ impl Reader {
             datagrams: true,
             alive,
             heard: (0, Instant::now()),
-            silence: options.idle.saturating_sub(options.keep_alive()),
+            silence: options.idle / 6,
         }
     }
 

@@ -69,7 +69,7 @@ async fn an_application_that_goes_away_has_closed_without_a_code() {
 
 #[tokio::test]
 async fn a_peer_that_vanishes_is_gone_after_the_idle_time() {
-    let server = Server::start(Options { idle: Duration::from_millis(400), ..Options::default() });
+    let server = Server::start(Options { idle: Duration::from_millis(600), ..Options::default() });
     let (url, trust) = (server.url(), server.trust());
     // A runtime that ends takes its sockets along and says nothing to anybody.
     let client = tokio::task::spawn_blocking(move || {

@@ -48,7 +48,7 @@ impl Server {
         ClientTrust::Hashes(vec![self.identity.current().sha256()])
     }
 
-    pub(crate) async fn accept<T>(
+    pub(crate) async fn accept<T: Send>(
         &self,
         decide: impl FnOnce(roomcast_transport::RequestHead<'_>) -> Result<T, Refusal> + Send,
     ) -> Result<(T, Reader, Writer), HandshakeError> {
