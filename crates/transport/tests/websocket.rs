@@ -118,6 +118,23 @@ async fn fragments_with_a_ping_between_them_make_one_packet() {
 }
 
 #[tokio::test]
+async fn a_frame_sent_together_with_the_request_is_not_lost() {
+    let (address, accepting) = listen(None).await;
+    let mut client = TcpStream::connect(address).await.unwrap();
+    client
+        .write_all(&[UPGRADE.as_bytes(), &frame(0x82, b"eager"), &frame(0x82, b"split")[..8]].concat())
+        .await
+        .unwrap();
+    let (_, mut reader, _writer) = soon(accepting).await.unwrap().unwrap();
+    client.write_all(&frame(0x82, b"split")[8..]).await.unwrap();
+    let mut buffer = PacketBuffer::new();
+    for expected in [b"eager", b"split"] {
+        assert_eq!(soon(reader.read(&mut buffer)).await.unwrap(), Incoming::Packet);
+        assert_eq!(buffer.payload(), expected);
+    }
+}
+
+#[tokio::test]
 async fn the_largest_packet_passes_whole_and_in_fragments() {
     let payload: Vec<u8> = (0..MAX_PACKET_BYTES).map(|at| (at * 7) as u8).collect();
     let fragments: Vec<u8> = payload
