@@ -85,11 +85,7 @@ fn router(store: Arc<Store>) -> Router {
 }
 
 async fn metrics(State(store): State<Arc<Store>>) -> Response {
-    store.metrics.rooms.set(store.rooms.count() as f64);
-    store.metrics.members.set(store.rooms.members() as f64);
-    store.metrics.buffered_bytes.set(store.budget.used() as f64);
-    let waiting: usize = store.tree().map_or(0, |tree| tree.snapshot().iter().map(|entry| entry.depth).sum());
-    store.metrics.mailbox_depth.set(waiting as f64);
+    store.collect();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], store.metrics.render()).into_response()
 }
 

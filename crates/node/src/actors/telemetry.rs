@@ -24,6 +24,7 @@ impl Worker for Telemetry {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 ticks.tick().await;
+                store.collect();
                 store.metrics.upkeep();
             }
         });

@@ -19,7 +19,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use roomcast_bus::{Bus, BusState};
 use roomcast_protocol::{Dialect, SessionId};
-use roomcast_relay::{Budget, PerAddress};
+use roomcast_relay::{Budget, DropReason, PerAddress};
 use roomcast_supervision::{ChildSpec, DynamicSlot, Policies, Tree};
 use roomcast_transport::tls::ServerIdentity;
 use roomcast_transport::webtransport;
@@ -93,6 +93,8 @@ pub struct Store {
     per_address: std::sync::Mutex<PerAddress>,
     draining: AtomicBool,
     bus_reached: AtomicBool,
+    /// What became of WebTransport streams, on all connections.
+    stream_counts: Arc<webtransport::Counters>,
     tree: OnceLock<Tree>,
 }
 
@@ -144,6 +146,7 @@ impl Store {
             per_address: std::sync::Mutex::default(),
             draining: AtomicBool::new(false),
             bus_reached: AtomicBool::new(false),
+            stream_counts: Arc::default(),
             tree: OnceLock::new(),
         })
     }
@@ -216,7 +219,30 @@ impl Store {
 
     /// What a WebTransport connection may take, from the settings.
     pub(crate) fn webtransport_options(&self) -> webtransport::Options {
-        webtransport_options(&self.settings.load())
+        let counters = Arc::clone(&self.stream_counts);
+        webtransport::Options { counters, ..webtransport_options(&self.settings.load()) }
+    }
+
+    /// Brings the figures up to date that nobody counts as they happen.
+    pub(crate) fn collect(&self) {
+        let metrics = &self.metrics;
+        metrics.rooms.set(self.rooms.count() as f64);
+        metrics.members.set(self.rooms.members() as f64);
+        metrics.buffered_bytes.set(self.budget.used() as f64);
+        let waiting: usize = self.tree().map_or(0, |tree| tree.snapshot().iter().map(|entry| entry.depth).sum());
+        metrics.mailbox_depth.set(waiting as f64);
+        let streams = self.stream_counts.take();
+        metrics.dropped(DropReason::Stalled, streams.stalled + streams.overdue + streams.memory);
+        for (reason, count) in [
+            ("stalled", streams.stalled),
+            ("overdue", streams.overdue),
+            ("memory", streams.memory),
+            ("reset", streams.reset),
+            ("cut", streams.cut),
+            ("foreign", streams.foreign),
+        ] {
+            metrics.streams_abandoned(reason, count);
+        }
     }
 
     /// Remembers that the bus was reached once: from then on a lost bus is `degraded` and still ready.

@@ -140,7 +140,7 @@ pub async fn connect_with(
         Ok(result) => result?,
         Err(_) => return Err(ConnectError::Timeout(options.handshake)),
     };
-    let shared = Arc::new(Shared::new(session));
+    let shared = Arc::new(Shared::new(session, options));
     let reader = Reader::new(Arc::clone(&shared), options);
     Ok((reader, ClientWriter { writer: Writer::new(shared), unconfirmed: VecDeque::new(), _endpoint: endpoint }))
 }

@@ -18,6 +18,7 @@ mod stream;
 mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use roomcast_protocol::CloseCode;
 use web_transport_quinn::{Session, proto};
@@ -34,13 +35,29 @@ pub use writer::Writer;
 #[derive(Debug)]
 struct Shared {
     session: Session,
-    counters: std::sync::Arc<Counters>,
+    counters: Arc<Counters>,
     closed: AtomicBool,
+    /// The peer's other streams of HTTP/3, which stay open as long as the connection: a browser takes the end of one for a
+    /// broken connection, and then never looks at the code it is closed with.
+    critical: Mutex<Vec<quinn::RecvStream>>,
 }
 
 impl Shared {
-    fn new(session: Session) -> Self {
-        Self { session, counters: std::sync::Arc::default(), closed: AtomicBool::new(false) }
+    fn new(session: Session, options: &Options) -> Self {
+        let counters = Arc::clone(&options.counters);
+        Self { session, counters, closed: AtomicBool::new(false), critical: Mutex::default() }
+    }
+
+    /// Keeps a stream open to the end; gives it back when there are enough.
+    fn keep(&self, stream: quinn::RecvStream) -> Option<quinn::RecvStream> {
+        /// QPACK's two; the third, of settings, is the library's.
+        const MOST: usize = 2;
+        let mut critical = self.critical.lock().unwrap_or_else(PoisonError::into_inner);
+        if critical.len() >= MOST {
+            return Some(stream);
+        }
+        critical.push(stream);
+        None
     }
 
     /// Starts to close, once; the library sends the code to the peer and waits a little for it to go.

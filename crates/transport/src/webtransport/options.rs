@@ -1,11 +1,16 @@
 //! What one WebTransport connection may take, and QUIC's settings made of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
 use roomcast_protocol::MAX_PACKET_BYTES;
 
+use super::Counters;
 use super::sequencer::Limits;
+
+/// How long packets wait behind a stream that HTTP/3 may have set aside for itself and that nothing came on.
+const SILENT_WAIT: Duration = Duration::from_millis(100);
 
 /// Bounds of a connection. Every default is on purpose: those of QUIC libraries are not meant for a server that strangers
 /// connect to.
@@ -40,6 +45,8 @@ pub struct Options {
     pub send_window: u32,
     /// How many bytes of datagrams may wait unread, and unsent. 64 KiB: they are small, and old ones are worthless.
     pub datagram_buffer: usize,
+    /// Where to count what became of streams; connections that are made with the same options count together.
+    pub counters: Arc<Counters>,
 }
 
 impl Default for Options {
@@ -56,6 +63,7 @@ impl Default for Options {
             receive_window: 2 << 20,
             send_window: 512 << 10,
             datagram_buffer: 64 << 10,
+            counters: Arc::default(),
         }
     }
 }
@@ -84,6 +92,7 @@ impl Options {
     pub(super) fn limits(&self) -> Limits {
         Limits {
             wait: self.stream_wait,
+            silent_wait: self.stream_wait.min(SILENT_WAIT),
             lifetime: self.stream_lifetime,
             // A stream that is too large is found out by the piece that makes it so: the head alone never gets this far.
             bytes: self.reorder_bytes.saturating_add(self.max_packet_bytes),

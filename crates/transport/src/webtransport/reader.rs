@@ -24,11 +24,11 @@ const PING: &[u8] = b"ping";
 /// The code to stop a stream with that is not waited for any more. WebTransport leaves the numbers to the application.
 const STOP_ABANDONED: u32 = 1;
 
+/// How long a peer that was told to close may take to go.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// RFC 9114: the stream's kind is not known or not wanted.
 const H3_STREAM_CREATION_ERROR: u32 = 0x103;
-
-/// HTTP/3 has two streams besides the control stream that must stay open: QPACK's encoder and decoder.
-const CRITICAL_STREAMS: usize = 2;
 
 /// The receiving half of a WebTransport connection. Its `read` keeps nothing in flight: unlike what the trait asks, the
 /// future may be dropped and the reader used again.
@@ -38,8 +38,6 @@ pub struct Reader {
     sequencer: Sequencer<Gathered>,
     /// The streams that are being read, at most as many as the peer may open.
     streams: FuturesUnordered<Reading>,
-    /// Kept open, never read: with no dynamic table there is nothing to say on them.
-    critical: Vec<quinn::RecvStream>,
     accepting: bool,
     datagrams: bool,
     /// When to look whether QUIC heard of the peer.
@@ -61,7 +59,6 @@ impl Reader {
             max_packet_bytes: options.max_packet_bytes,
             sequencer: Sequencer::new(options.limits()),
             streams: FuturesUnordered::new(),
-            critical: Vec::new(),
             accepting: true,
             datagrams: true,
             alive,
@@ -137,11 +134,15 @@ impl Reader {
                     counters.cut();
                 }
             }
-            Event::Critical if self.critical.len() < CRITICAL_STREAMS => {
+            Event::Critical => {
                 self.sequencer.gone(id);
-                self.critical.push(stream.into_inner());
+                // Never read: with no dynamic table there is nothing to say on them.
+                if let Some(mut spare) = self.shared.keep(stream.into_inner()) {
+                    counters.foreign();
+                    let _ = spare.stop(H3_STREAM_CREATION_ERROR.into()); // an error means that it has ended already
+                }
             }
-            Event::Critical | Event::Foreign => {
+            Event::Foreign => {
                 self.sequencer.gone(id);
                 counters.foreign();
                 stream.stop(H3_STREAM_CREATION_ERROR.into());
@@ -160,9 +161,19 @@ impl Reader {
             && still == id
         {
             self.sequencer.gone(id);
-            self.shared.counters.abandoned(why);
-            if let Some(stream) = self.take(id) {
-                stream.stop(stream_code(STOP_ABANDONED));
+            let stream = self.take(id);
+            match stream {
+                // Set aside by HTTP/3, it seems: no longer waited for, but never stopped, since that would end a browser's
+                // connection. What it is shows when something comes on it.
+                Some(stream) if Sequencer::<Gathered>::may_be_set_aside(id) && stream.is_silent() => {
+                    self.streams.push(Reading::new(stream));
+                }
+                stream => {
+                    self.shared.counters.abandoned(why);
+                    if let Some(stream) = stream {
+                        stream.stop(stream_code(STOP_ABANDONED));
+                    }
+                }
             }
         }
         Ok(())
@@ -215,6 +226,12 @@ impl Reader {
 }
 
 impl PacketReader for Reader {
+    /// Keeps the peer's open streams until it is gone: telling a browser to stop sending on one of them now would break the
+    /// connection for it, and it would never look at the code it is closed with.
+    async fn linger(&mut self) {
+        let _ = tokio::time::timeout(LINGER, self.shared.session.closed()).await;
+    }
+
     async fn read(&mut self, buffer: &mut PacketBuffer) -> Result<Incoming, ReadError> {
         buffer.clear();
         loop {

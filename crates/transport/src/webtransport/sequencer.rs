@@ -5,6 +5,9 @@
 //!
 //! The oldest stream that has not ended is the head. It holds up everything behind it, so only the head can be abandoned:
 //! when finished packets have waited behind it too long, when it has been open too long, or when too much memory waits.
+//!
+//! The first three streams are likely no packets at all: HTTP/3 sets them aside for itself, and a browser opens two of them
+//! long before it says anything on them, if ever. Where nothing came on one of those, it is waited for only briefly.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,11 +15,17 @@ use std::time::{Duration, Instant};
 /// What a tracked stream costs besides its bytes, so that a flood of empty packets behind a stalled head is bounded too.
 pub(super) const ENTRY_BYTES: usize = 256;
 
+/// How many streams HTTP/3 sets aside: the control stream and QPACK's two.
+const SET_ASIDE: u64 = 3;
+
 /// How patient to be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// How long finished packets may wait behind a head that makes no progress.
     pub(super) wait: Duration,
+    /// The same for a stream that HTTP/3 may have set aside and that nothing came on: long enough for a lost first
+    /// datagram to be sent again, short enough that nobody hears it when a browser joins.
+    pub(super) silent_wait: Duration,
     /// How long a stream may take from its opening to its end.
     pub(super) lifetime: Duration,
     /// How many bytes all tracked streams may hold, with [`ENTRY_BYTES`] for each.
@@ -141,35 +150,45 @@ impl<P> Sequencer<P> {
     /// The head, if it has been waited for long enough. [`Self::gone`] is how it is given up.
     #[must_use]
     pub(super) fn overdue(&self, now: Instant) -> Option<(u64, Abandoned)> {
-        let (head, progress) = self.head()?;
+        let (head, progress, wait) = self.head()?;
         if self.held > self.limits.bytes {
             return Some((head.id, Abandoned::Memory));
         }
-        if self.patience(progress).is_some_and(|until| now >= until) {
+        if self.patience(progress, wait).is_some_and(|until| now >= until) {
             return Some((head.id, Abandoned::Stalled));
         }
         (now >= head.opened + self.limits.lifetime).then_some((head.id, Abandoned::Overdue))
     }
 
+    /// Whether this is a stream that HTTP/3 may have set aside for itself.
+    #[must_use]
+    pub(super) const fn may_be_set_aside(id: u64) -> bool {
+        id < SET_ASIDE
+    }
+
     /// When [`Self::overdue`] must be asked again if nothing happens until then.
     #[must_use]
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let (head, progress) = self.head()?;
+        let (head, progress, wait) = self.head()?;
         let end = head.opened + self.limits.lifetime;
-        Some(self.patience(progress).map_or(end, |until| until.min(end)))
+        Some(self.patience(progress, wait).map_or(end, |until| until.min(end)))
     }
 
-    fn head(&self) -> Option<(&Entry<P>, Instant)> {
+    /// The head, its last progress, and how long packets may wait behind it.
+    fn head(&self) -> Option<(&Entry<P>, Instant, Duration)> {
         let head = self.entries.front()?;
         match head.state {
-            State::Open { progress, .. } => Some((head, progress)),
+            State::Open { progress, .. } => {
+                let silent = Self::may_be_set_aside(head.id) && progress == head.opened;
+                Some((head, progress, if silent { self.limits.silent_wait } else { self.limits.wait }))
+            }
             State::Finished { .. } | State::Gone => None,
         }
     }
 
     /// Until when a head with this last progress is waited for; `None` where nothing waits behind it.
-    fn patience(&self, progress: Instant) -> Option<Instant> {
-        self.finished.front().map(|&(_, since)| since.max(progress) + self.limits.wait)
+    fn patience(&self, progress: Instant, wait: Duration) -> Option<Instant> {
+        self.finished.front().map(|&(_, since)| since.max(progress) + wait)
     }
 
     fn position(&self, id: u64) -> Result<usize, usize> {

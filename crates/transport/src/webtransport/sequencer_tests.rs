@@ -1,8 +1,12 @@
 use super::*;
 use proptest::prelude::*;
 
-const LIMITS: Limits =
-    Limits { wait: Duration::from_secs(1), lifetime: Duration::from_secs(30), bytes: 10_000 + 8 * ENTRY_BYTES };
+const LIMITS: Limits = Limits {
+    wait: Duration::from_secs(1),
+    silent_wait: Duration::from_secs(1),
+    lifetime: Duration::from_secs(30),
+    bytes: 10_000 + 8 * ENTRY_BYTES,
+};
 
 struct Clock(Instant);
 
@@ -215,4 +219,32 @@ proptest! {
         finished.sort_unstable();
         prop_assert_eq!(released, finished, "each finished packet is released once");
     }
+}
+
+#[test]
+fn streams_that_http3_may_have_set_aside_hold_up_packets_only_briefly_and_only_while_they_are_silent() {
+    let ms = Duration::from_millis;
+    let limits = Limits { silent_wait: ms(100), ..LIMITS };
+    let start = Instant::now();
+    let mut sequencer = Sequencer::new(limits);
+    for id in [1, 2, 3] {
+        sequencer.opened(id, start);
+    }
+    sequencer.finished(3, "packet", 6, start + ms(10));
+    assert_eq!(sequencer.overdue(start + ms(109)), None);
+    assert_eq!(sequencer.deadline(), Some(start + ms(110)));
+    assert_eq!(sequencer.overdue(start + ms(110)), Some((1, Abandoned::Stalled)));
+    sequencer.gone(1);
+    assert_eq!(sequencer.overdue(start + ms(110)), Some((2, Abandoned::Stalled)), "both were waited for at once");
+    sequencer.progressed(2, 1, start + ms(110));
+    assert_eq!(sequencer.overdue(start + ms(1_109)), None, "a byte came: it is a packet, and waited for as one");
+    assert_eq!(sequencer.overdue(start + ms(1_110)), Some((2, Abandoned::Stalled)));
+    sequencer.gone(2);
+    assert_eq!(sequencer.release(), Some("packet"));
+
+    let mut later = Sequencer::new(limits);
+    later.opened(3, start);
+    later.opened(4, start);
+    later.finished(4, "packet", 6, start);
+    assert_eq!(later.overdue(start + ms(999)), None, "no other stream is set aside");
 }

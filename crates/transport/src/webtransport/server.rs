@@ -153,7 +153,7 @@ async fn handshake<T, U, N: Future<Output = U> + Send>(
         Ok(accepted) => {
             let accepted = enter(accepted).await;
             let session = request.ok().await?;
-            let shared = Arc::new(Shared::new(session));
+            let shared = Arc::new(Shared::new(session, options));
             Ok((accepted, Reader::new(Arc::clone(&shared), options), Writer::new(shared)))
         }
         Err(refusal) => {

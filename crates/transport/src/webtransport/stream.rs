@@ -108,6 +108,11 @@ impl Stream {
         self.gathered.len()
     }
 
+    /// Whether nothing came on it yet.
+    pub(super) fn is_silent(&self) -> bool {
+        !self.known && self.head.is_empty()
+    }
+
     pub(super) fn into_inner(self) -> quinn::RecvStream {
         self.recv
     }
