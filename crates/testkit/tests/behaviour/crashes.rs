@@ -150,9 +150,8 @@ async fn a_killed_connection_is_told_1011_and_nobody_else_notices() {
         for fault in [Fault::Kill, Fault::Panic] {
             let node = NodeBox::start().await;
             let mut first = Member::join(&node, via, "first", "a").await;
-            let session = node.node().tree().snapshot().into_iter().find(|entry| {
-                entry.path.as_str().starts_with("connections/")
-            });
+            let session =
+                node.node().tree().snapshot().into_iter().find(|entry| entry.path.as_str().starts_with("connections/"));
             let session = session.unwrap().path.as_str().to_owned();
             let call = Call::begin(&node).await;
             assert_eq!(node.node().tree().inject(&session, fault), Ok(1));
@@ -175,7 +174,8 @@ async fn a_client_in_the_middle_of_its_handshake_gets_in_though_the_listener_die
         strike(&node, "listeners/websocket", fault).await;
         let mut waiting = tokio::net::TcpStream::connect(address).await.unwrap();
         strike(&node, "listeners", fault).await;
-        let rest = b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let rest =
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         halfway.write_all(rest).await.unwrap();
         waiting.write_all(b"GET /lobby/bob/a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n").await.unwrap();
         waiting.write_all(rest).await.unwrap();
@@ -211,7 +211,8 @@ async fn actors_are_killed_by_path_through_the_admin_port_and_only_with_the_toke
     let node = NodeBox::start_with(&PATIENT).await;
     let call = Call::begin(&node).await;
     let tree = node.node().tree();
-    for (path, fault) in [("rooms/call/room", "kill"), ("rooms/*/subscription", "panic"), ("listeners/websocket", "stall")]
+    for (path, fault) in
+        [("rooms/call/room", "kill"), ("rooms/*/subscription", "panic"), ("listeners/websocket", "stall")]
     {
         let before = tree.snapshot().iter().map(|entry| entry.restarts).sum::<u64>();
         let (status, body) = node.admin("POST", &format!("/actors/{path}/kill?fault={fault}&for=1ms")).await;

@@ -1,5 +1,9 @@
 //! What a running node promises, over real sockets: one file a subject, one test a sentence.
 #![allow(clippy::unwrap_used)]
 
+mod calls;
 mod crashes;
+mod hostile;
+mod raw;
 mod rooms;
+mod third_party;

@@ -1,0 +1,317 @@
+//! Hostile input: the node answers as the protocol says, the room goes on, and memory comes back.
+
+use std::time::Duration;
+
+use roomcast_testkit::{Heard, Member, NodeBox, SOON, Via, control, eventually};
+use roomcast_transport::webtransport;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
+
+use crate::raw::{close_code, connect, frame, request, status, upgrade};
+
+const BINARY: u8 = 0x82;
+
+/// A node with two well-behaved members, who must not notice anything.
+struct Room {
+    node: NodeBox,
+    ann: Member,
+    bob: Member,
+}
+
+impl Room {
+    async fn open(overrides: &[&str]) -> Self {
+        let node = NodeBox::start_with(overrides).await;
+        let ann = Member::join(&node, Via::WebSocket, "ann", "room").await;
+        let bob = Member::join(&node, Via::WebTransport, "bob", "room").await;
+        Self { node, ann, bob }
+    }
+
+    /// The two still hear each other and nothing else, the intruders are gone, and nothing of them is left.
+    async fn goes_on(mut self) {
+        eventually("only the two members are left", SOON, async || {
+            self.node.metric("roomcast_connections", &[]).await == 2.0
+                && self.node.metric("roomcast_members", &[]).await == 2.0
+                && self.node.metric("roomcast_buffered_bytes", &[]).await == 0.0
+        })
+        .await;
+        self.ann.say("still here").await;
+        assert_eq!(self.bob.hear_content().await, "still here");
+        self.bob.say("me too").await;
+        assert_eq!(self.ann.hear_content().await, "me too");
+        assert_eq!(self.node.metric("roomcast_rooms", &[]).await, 1.0);
+        self.node.stop().await;
+    }
+}
+
+/// Targets that are no way into a room, and the status that says so.
+fn wrong_targets() -> Vec<(String, u16)> {
+    let long = "a".repeat(10_000);
+    let wrong = [
+        ("/", 404),
+        ("/lobby", 404),
+        ("/lobby/ann", 404),
+        ("/lobby/ann/room/more", 404),
+        ("/elsewhere/ann/room", 404),
+        ("/lobby//room", 400),
+        ("/lobby/ann/", 400),
+        ("/lobby/ann/*", 400),
+        ("/lobby/ann/../../etc", 404),
+        ("/lobby/*/room", 400),
+        ("/lobby/ann/%3E", 400),
+        ("/lobby/%3E/room", 400),
+        ("/lobby/a%00b/room", 400),
+        ("/lobby/ann/ro%00om", 400),
+        ("/lobby/ann/ro%1Fom", 400),
+        ("/lobby/ann%0A/room", 400),
+        ("/lobby/ann/%FF%FE", 400),
+        ("/lobby/%C3%28/room", 400),
+        ("/lobby/ann/%", 400),
+        ("/lobby/ann/%4", 400),
+        ("/lobby/ann/%zz", 400),
+        ("/lobby/ann/a%2Fb", 400),
+    ];
+    let mut targets: Vec<(String, u16)> = wrong.map(|(target, status)| (target.to_owned(), status)).into();
+    targets.push((format!("/lobby/{long}/room"), 400));
+    targets.push((format!("/lobby/ann/{long}"), 400));
+    targets
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_paths_and_names_are_answered_on_websocket() {
+    let room = Room::open(&[]).await;
+    for (target, expected) in wrong_targets() {
+        let mut socket = connect(&room.node).await;
+        socket.write_all(request(&target).as_bytes()).await.unwrap();
+        assert_eq!(status(&mut socket).await, Some(expected), "{target:.60}");
+    }
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_paths_and_names_are_answered_on_webtransport() {
+    let room = Room::open(&[]).await;
+    for (target, expected) in wrong_targets() {
+        let url = format!("{}{target}", room.node.base(Via::WebTransport));
+        match webtransport::connect(&url, &room.node.trust(), SOON).await {
+            Err(webtransport::ConnectError::Refused { status }) => assert_eq!(status, expected, "{target:.60}"),
+            // The library reads no request longer than it likes: the session does not come to be either.
+            Err(_) if target.len() > 5_000 => {}
+            Err(error) => panic!("{target:.60}: {error}"),
+            Ok(_) => panic!("{target:.60}: let in"),
+        }
+    }
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_requests_are_answered_and_closed() {
+    let room = Room::open(&[]).await;
+    let lobby = "/lobby/ann/room";
+    for (text, expected) in [
+        (format!("POST {lobby} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), Some(405)),
+        (format!("GET {lobby} HTTP/1.1\r\nHost: x\r\n\r\n"), Some(426)),
+        (request(lobby).replace("Version: 13", "Version: 8"), Some(426)),
+        (request(lobby).replace("dGhlIHNhbXBsZSBub25jZQ==", "short"), Some(400)),
+        ("\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n".to_owned(), Some(400)),
+        ("nonsense\r\n\r\n".to_owned(), Some(400)),
+        (format!("GET {lobby} HTTP/1.1\r\n{}\r\n", "X-Pad: y\r\n".repeat(1_000)), Some(431)),
+        (format!("GET {lobby} HTTP/1.1\r\nX-Pad: {}\r\n\r\n", "y".repeat(200_000)), Some(431)),
+    ] {
+        let mut socket = connect(&room.node).await;
+        // The node may answer and close before all of it is sent.
+        let _ = socket.write_all(text.as_bytes()).await;
+        assert_eq!(status(&mut socket).await, expected, "{text:.60}");
+    }
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_silent_and_half_closed_handshakes_end() {
+    let room = Room::open(&["timers.handshake=300ms"]).await;
+    let mut silent = connect(&room.node).await;
+    let mut closed = connect(&room.node).await;
+    closed.write_all(b"GET /lobby/a").await.unwrap();
+    closed.shutdown().await.unwrap();
+    let mut trickle = connect(&room.node).await;
+    let trickling = async {
+        // A byte at a time, for ever: the deadline is for the whole handshake.
+        for byte in request("/lobby/eve/room").bytes().cycle() {
+            if trickle.write_all(&[byte]).await.is_err() {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, trickling).await.expect("the node ends it");
+    for socket in [&mut silent, &mut closed] {
+        let mut rest = Vec::new();
+        let _ = timeout(SOON, socket.read_to_end(&mut rest)).await.expect("the node ends it");
+        assert!(!rest.starts_with(b"HTTP/1.1 101"));
+    }
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_the_rules_of_websocket_is_closed_with_the_code_that_says_so() {
+    let room = Room::open(&[]).await;
+    let packet = control("eve", "x");
+    let unmasked = [&[BINARY, packet.len() as u8][..], &packet].concat();
+    let mut too_large = vec![BINARY, 0x80 | 127];
+    too_large.extend_from_slice(&5_000_000_u64.to_be_bytes());
+    too_large.extend_from_slice(&[0; 4 + 1000]);
+    let fragments: Vec<u8> = [frame(0x02, &[0; 1_000_000])]
+        .into_iter()
+        .chain((0..4).map(|_| frame(0x00, &[0; 1_000_000])))
+        .flatten()
+        .collect();
+    let endless: Vec<u8> =
+        std::iter::once(frame(0x02, b"")).chain((0..200_000).map(|_| frame(0x00, b""))).flatten().collect();
+    for (what, bytes, expected) in [
+        ("a text frame", frame(0x81, b"hello"), 1003),
+        ("an unmasked frame", unmasked, 1002),
+        ("a reserved opcode", frame(0x83, b"x"), 1002),
+        ("a reserved bit", frame(0xC2, b"x"), 1002),
+        ("a continuation of nothing", frame(0x80, b"x"), 1002),
+        ("a fragmented ping", frame(0x09, b"x"), 1002),
+        ("a ping that is too long", frame(0x89, &[0; 126]), 1002),
+        ("a message within a message", [frame(0x02, b"a"), frame(BINARY, b"b")].concat(), 1002),
+        ("a message of 5 MB", too_large, 1009),
+        ("5 MB in fragments", fragments, 1009),
+        ("endless fragments", endless, 1009),
+    ] {
+        let mut socket = upgrade(&room.node, "eve", "room").await;
+        let (mut read, mut write) = socket.split();
+        // Read while writing: the node may close before it was sent all of it.
+        let writing = async {
+            let _ = write.write_all(&bytes).await;
+            std::future::pending::<()>().await;
+        };
+        let code = tokio::select! {
+            () = writing => None,
+            code = close_code(&mut read) => code,
+        };
+        assert_eq!(code, Some(expected), "{what}");
+    }
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_is_half_closed_or_reset_in_mid_frame_is_gone() {
+    let room = Room::open(&[]).await;
+    let whole = frame(BINARY, &control("eve", &"x".repeat(10_000)));
+    let mut half = upgrade(&room.node, "eve", "room").await;
+    half.write_all(&whole[..5_000]).await.unwrap();
+    half.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    let _ = timeout(SOON, half.read_to_end(&mut rest)).await.expect("the node lets go of it");
+
+    let mut reset = upgrade(&room.node, "eve", "room").await;
+    reset.write_all(&whole[..5_000]).await.unwrap();
+    // With unread input or no time to linger, dropping a socket resets it.
+    reset.set_zero_linger().unwrap();
+    drop(reset);
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_packet_are_dropped_and_counted_and_the_connection_stays() {
+    let mut room = Room::open(&[]).await;
+    let garbage: [&[u8]; 6] = [
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x0a",
+        b"\x0b\x0c",
+        b"\x08\x02\x12\x05ann",
+        b"\x12\x02\xff\xfe",
+        b"GET / HTTP/1.1\r\n",
+    ];
+    for via in Via::ALL {
+        let mut eve = Member::join(&room.node, via, "eve", "room").await;
+        for bytes in garbage {
+            eve.send(bytes).await.unwrap();
+        }
+        eve.say("sorry").await;
+        assert_eq!(room.ann.hear_content().await, "sorry", "garbage went nowhere");
+        assert_eq!(room.bob.hear_content().await, "sorry");
+        eve.leave().await;
+    }
+    let malformed = room.node.metric("roomcast_drops_total", &["reason=\"malformed\""]).await;
+    assert_eq!(malformed, 2.0 * garbage.len() as f64);
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_packets_than_a_connection_may_send_are_dropped_and_counted() {
+    let mut room = Room::open(&["limits.ingress_packets_per_second=50"]).await;
+    let mut eve = Member::join(&room.node, Via::WebSocket, "eve", "room").await;
+    for number in 0..500 {
+        eve.say(&number.to_string()).await;
+    }
+    eventually("the rest is counted", SOON, async || {
+        room.node.metric("roomcast_drops_total", &["reason=\"rate_packets\""]).await >= 300.0
+    })
+    .await;
+    let heard = room.ann.heard_by_now();
+    assert!(!heard.is_empty() && heard.len() <= 200, "{}", heard.len());
+    room.bob.heard_by_now();
+    eve.leave().await;
+    let Room { node, mut ann, .. } = room;
+    // The two are left; what they say passes, at their own rate.
+    ann.say("fine").await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_streams_and_datagrams_cost_only_their_sender() {
+    let mut room = Room::open(&[]).await;
+    let url = room.node.url(Via::WebTransport, "eve", "room");
+
+    // A stream that never ends and one that is reset: what comes later passes.
+    let (_reader, mut eve) = webtransport::connect(&url, &room.node.trust(), SOON).await.unwrap();
+    let mut stalled = eve.session().open_uni().await.unwrap();
+    stalled.write_all(b"half a pack").await.unwrap();
+    let mut reset = eve.session().open_uni().await.unwrap();
+    reset.write_all(b"half").await.unwrap();
+    reset.reset(7).unwrap();
+    eve.session().send_datagram(b"garbage \xff".as_slice().into()).unwrap();
+    eve.session().send_datagram(b"ping".as_slice().into()).unwrap();
+    eve.send(&[control("eve", "later")]).await.unwrap();
+    assert_eq!(room.ann.hear_content().await, "later");
+    assert_eq!(room.bob.hear_content().await, "later");
+    drop((stalled, eve, _reader));
+
+    // A packet that is too large.
+    let mut large = Member::join(&room.node, Via::WebTransport, "eve", "room").await;
+    let _ = large.send(vec![0; 5_000_000]).await;
+    assert_eq!(large.hear_close().await, Some(1009));
+    drop(large);
+
+    // 10,000 streams, none finished: flow control stops them, and the memory comes back.
+    let (_reader, many) = webtransport::connect(&url, &room.node.trust(), SOON).await.unwrap();
+    let mut open = Vec::new();
+    while open.len() < 10_000 {
+        match timeout(Duration::from_millis(500), many.session().open_uni()).await {
+            Ok(Ok(mut stream)) => {
+                let _ = stream.write_all(&[1]).await;
+                open.push(stream);
+            }
+            // No more are granted, or the node has had enough of it.
+            _ => break,
+        }
+    }
+    assert!((100..10_000).contains(&open.len()), "{} streams were granted", open.len());
+    drop((open, many, _reader));
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_says_try_again_later_on_both_transports() {
+    for limit in ["limits.max_connections=2", "limits.max_room_members=2", "limits.max_rooms=1"] {
+        let room = Room::open(&[limit]).await;
+        let name = if limit.contains("max_rooms") { "another" } else { "room" };
+        for via in Via::ALL {
+            let mut late = Member::join(&room.node, via, "late", name).await;
+            assert_eq!(late.hear().await, Heard::Closed(Some(1013)), "{limit}, {via:?}");
+        }
+        room.goes_on().await;
+    }
+}
