@@ -79,7 +79,9 @@ fn wrong_targets() -> Vec<(String, u16)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_paths_and_names_are_answered_on_websocket() {
     let room = Room::open(&[]).await;
-    for (target, expected) in wrong_targets() {
+    // A URL library would resolve these; by hand they arrive as they are.
+    let dots = [("/lobby/ann/..", 400), ("/lobby/../room", 400)].map(|(target, status)| (target.to_owned(), status));
+    for (target, expected) in wrong_targets().into_iter().chain(dots) {
         let mut socket = connect(&room.node).await;
         socket.write_all(request(&target).as_bytes()).await.unwrap();
         assert_eq!(status(&mut socket).await, Some(expected), "{target:.60}");
@@ -177,7 +179,7 @@ async fn what_breaks_the_rules_of_websocket_is_closed_with_the_code_that_says_so
         ("a message within a message", [frame(0x02, b"a"), frame(BINARY, b"b")].concat(), 1002),
         ("a message of 5 MB", too_large, 1009),
         ("5 MB in fragments", fragments, 1009),
-        ("endless fragments", endless, 1009),
+        ("endless fragments", endless, 1002),
     ] {
         let mut socket = upgrade(&room.node, "eve", "room").await;
         let (mut read, mut write) = socket.split();
