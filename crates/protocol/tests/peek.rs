@@ -221,6 +221,35 @@ fn header_of(wrapper: &seed::PacketWrapper) -> (PacketKind, Media) {
     (header.kind, header.media)
 }
 
+/// Chance rarely makes each of these: every field of every message that is read, with every wire type.
+#[test]
+fn each_field_with_each_wire_type_is_read_as_the_full_decoder_reads_it() {
+    let values: [(u64, &[u8]); 8] = [
+        (0, &[1]),
+        (1, &[0; 8]),
+        (2, &[0]),
+        (2, &[1, 0xff]), // neither a message nor text
+        (3, &[]),
+        (4, &[]),
+        (5, &[0; 4]),
+        (6, &[]),
+    ];
+    for number in 0..17 {
+        for (wire, value) in values {
+            let odd = field(number, wire, value);
+            check_peek(&odd);
+            check_peek(&lengthed(15, &odd));
+            for packet_type in [2, 3] {
+                let media = |data: &[u8]| check_peek(&[field(1, 0, &[packet_type]), lengthed(3, data)].concat());
+                media(&odd);
+                for nested in 1..10 {
+                    media(&lengthed(nested, &odd));
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_key_packet_without_its_first_field_is_a_key_packet() {
     let wrapper = seed::PacketWrapper { email: "a".into(), data: vec![1, 2], ..Default::default() };
@@ -301,7 +330,9 @@ fn packets_are_classed_by_what_their_loss_costs() {
         for picture in [video, screen] {
             assert_eq!(class(dialect, picture, "key"), Class::KeyFrame);
             assert_eq!(class(dialect, picture, "delta"), Class::Delta);
-            assert_eq!(class(dialect, picture, "Key"), Class::Delta);
+            for other in ["Key", "keys", "ke", "key ", "unknown"] {
+                assert_eq!(class(dialect, picture, other), Class::Delta, "{other}");
+            }
         }
         assert_eq!(class(dialect, audio, "key"), Class::Audio);
         assert_eq!(class(dialect, heartbeat, ""), Class::Control);
