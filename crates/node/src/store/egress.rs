@@ -176,7 +176,8 @@ impl Egress {
             let coalesce_until = last_write.map(|at| at + live.coalesce).filter(|until| *until > Instant::now());
             match self.next(&live, coalesce_until.is_some(), &mut batch) {
                 Next::Wait => {
-                    batch.shrink_to(0);
+                    // An idle connection keeps room for a few packets only, and a quiet one allocates nothing.
+                    batch.shrink_to(4);
                     drop(live);
                     tokio::select! {
                         () = self.wake.notified() => {}
