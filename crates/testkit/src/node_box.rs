@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use roomcast_bus::Bus;
 use roomcast_node::config::{self, Settings};
 use roomcast_node::{Node, NodeOptions};
 use roomcast_transport::tls::ClientTrust;
@@ -55,9 +56,17 @@ impl NodeBox {
     /// # Panics
     /// When it does not start: a test cannot go on.
     pub async fn start_with(overrides: &[&str]) -> Self {
+        Self::start_on(overrides, None).await
+    }
+
+    /// The same on a bus of the test's own, which other nodes may share; `None`: a bus of its own.
+    ///
+    /// # Panics
+    /// When it does not start: a test cannot go on.
+    pub async fn start_on(overrides: &[&str], bus: Option<Arc<dyn Bus>>) -> Self {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
         let settings: Settings = config::parse("box", BOXED, &overrides).expect("the overrides are good settings");
-        let node = Node::start(NodeOptions { settings, overrides, ..NodeOptions::default() });
+        let node = Node::start(NodeOptions { settings, overrides, bus, ..NodeOptions::default() });
         Self { node: Arc::new(node.await.expect("a node on ports from the system starts")) }
     }
 

@@ -9,8 +9,9 @@ use roomcast_client::recording::Recording;
 use roomcast_protocol::seed::PacketWrapper;
 use roomcast_protocol::{Dialect, UserId};
 use roomcast_testkit::history::{Client, History};
-use roomcast_testkit::{Heard, Member, NodeBox, Via, eventually, ffmpeg};
-use tokio::time::{Instant, sleep_until};
+use roomcast_testkit::{Heard, Member, NodeBox, SOON, Via, control, eventually, ffmpeg};
+use roomcast_transport::webtransport;
+use tokio::time::{Instant, sleep_until, timeout};
 
 const VP8: &[u8] = include_bytes!("../../../client/clips/vp8.ivf");
 const VP9: &[u8] = include_bytes!("../../../client/clips/vp9.ivf");
@@ -120,7 +121,7 @@ async fn the_largest_packet_passes_on_both_transports() {
     for (from, to) in [(Via::WebSocket, Via::WebTransport), (Via::WebTransport, Via::WebSocket)] {
         let mut ann = Member::join(&node, from, "ann", "a").await;
         let mut bob = Member::join(&node, to, "bob", "a").await;
-        let frame = |bytes: usize| roomcast_testkit::control("ann", &"x".repeat(bytes));
+        let frame = |bytes: usize| control("ann", &"x".repeat(bytes));
         let overhead = frame(3_999_000).len() - 3_999_000;
         let packet = frame(4_000_000 - overhead);
         assert_eq!(packet.len(), 4_000_000);
@@ -161,5 +162,39 @@ async fn a_client_that_does_not_read_delays_nobody_and_every_copy_is_delivered_o
     assert!(node.metric("roomcast_drops_total", &["reason=\"queue_packets\""]).await > 0.0);
     assert!(matches!(ann.heard_by_now()[..], []));
     assert!(!matches!(bob.heard_by_now()[..], [Heard::Closed(_), ..]));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_senders_streams_are_heard_in_the_order_they_were_opened_although_the_first_ends_last() {
+    let node = NodeBox::start().await;
+    let mut bob = Member::join(&node, Via::WebSocket, "bob", "a").await;
+    let mut cat = Member::join(&node, Via::WebTransport, "cat", "a").await;
+    let url = node.url(Via::WebTransport, "ann", "a");
+    let (_reader, ann) = webtransport::connect(&url, &node.trust(), SOON).await.unwrap();
+    let packets = ["first", "second", "third"].map(|content| control("ann", content));
+    let mut streams = Vec::new();
+    for _ in &packets {
+        streams.push(ann.session().open_uni().await.unwrap());
+    }
+    let (begin, end) = packets[0].split_at(packets[0].len() / 2);
+    streams[0].write_all(begin).await.unwrap();
+    for later in [2, 1] {
+        streams[later].write_all(&packets[later]).await.unwrap();
+        streams[later].finish().unwrap();
+        // The node has all of it.
+        assert_eq!(timeout(SOON, streams[later].stopped()).await.unwrap().unwrap(), None);
+    }
+    // They wait for the first one, and nobody else does.
+    bob.say("meanwhile").await;
+    assert_eq!(cat.hear_content().await, "meanwhile");
+    assert_eq!(bob.heard_by_now(), []);
+    streams[0].write_all(end).await.unwrap();
+    streams[0].finish().unwrap();
+    for packet in packets {
+        assert_eq!(bob.hear_packet().await, packet);
+        assert_eq!(cat.hear_packet().await, packet);
+    }
+    assert_eq!(node.metric("roomcast_drops_total", &[]).await, 0.0);
     node.stop().await;
 }

@@ -1,6 +1,7 @@
 //! What a running node promises, over real sockets: one file a subject, one test a sentence.
 #![allow(clippy::unwrap_used)]
 
+mod admin;
 mod calls;
 mod crashes;
 mod hostile;
