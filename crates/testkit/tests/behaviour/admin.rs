@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use roomcast_bus::{BusState, local::Hub};
+use roomcast_supervision::ActorState;
 use roomcast_testkit::{Member, NodeBox, SOON, Via, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,6 +52,13 @@ async fn every_figure_is_there_from_the_start_and_counts_what_happens() {
 async fn the_tree_is_shown_with_what_an_operator_needs() {
     let node = NodeBox::start().await;
     let _ann = Member::join(&node, Via::WebSocket, "ann", "a b").await;
+    // In the room since its handshake; its actor is up a moment later.
+    let tree = node.node().tree();
+    eventually("ann's connection is up", SOON, async || {
+        tree.snapshot().iter().any(|entry| entry.path.as_str().starts_with("connections/"))
+            && tree.snapshot().iter().all(|entry| entry.state == ActorState::Running && entry.depth == 0)
+    })
+    .await;
     let (status, body) = node.admin("GET", "/tree").await;
     assert_eq!(status, 200);
     let tree: Vec<serde_json::Value> = serde_json::from_str(&body).unwrap();

@@ -150,9 +150,14 @@ async fn a_killed_connection_is_told_1011_and_nobody_else_notices() {
         for fault in [Fault::Kill, Fault::Panic] {
             let node = NodeBox::start().await;
             let mut first = Member::join(&node, via, "first", "a").await;
-            let session =
-                node.node().tree().snapshot().into_iter().find(|entry| entry.path.as_str().starts_with("connections/"));
-            let session = session.unwrap().path.as_str().to_owned();
+            // In the room since its handshake; its actor is up a moment later.
+            let session = || {
+                let entries = node.node().tree().snapshot().into_iter();
+                let mut running = entries.filter(|entry| entry.state == ActorState::Running);
+                running.find(|entry| entry.path.as_str().starts_with("connections/"))
+            };
+            eventually("its connection is up", SOON, async || session().is_some()).await;
+            let session = session().unwrap().path.as_str().to_owned();
             let call = Call::begin(&node).await;
             assert_eq!(node.node().tree().inject(&session, fault), Ok(1));
             assert_eq!(first.hear_close().await, Some(1011), "{via:?} {fault:?}");
