@@ -102,6 +102,12 @@ impl Reader {
     }
 
     fn on_event(&mut self, stream: Stream, event: Event) -> Result<(), ReadError> {
+        let speaks = matches!(event, Event::Progress | Event::Finished(_));
+        if speaks && Sequencer::<Gathered>::may_be_set_aside(stream.id()) {
+            // It was taken for one of HTTP/3's own, and is a packet: late is better than lost. Where it is still waited
+            // for, this changes nothing.
+            self.sequencer.opened(stream.id(), Instant::now());
+        }
         match event {
             Event::Progress => {
                 if self.sequencer.progressed(stream.id(), stream.len(), Instant::now()) {

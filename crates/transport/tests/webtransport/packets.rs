@@ -154,6 +154,36 @@ async fn a_stream_that_never_sends_its_header_holds_up_no_more_than_any_other() 
 }
 
 #[tokio::test]
+async fn a_first_packet_that_was_taken_for_one_of_http3s_own_streams_is_late_but_not_lost() {
+    let Pair { server: _server, mut reader, mut client, .. } = pair(Options::default()).await;
+    let connection: &quinn::Connection = client.session();
+    // The second and third stream, which nothing comes on in time, as when their datagrams are lost.
+    let mut whole = within(connection.open_uni()).await.unwrap();
+    let mut halting = within(connection.open_uni()).await.unwrap();
+    client.send(&[Bytes::from_static(b"after")]).await.unwrap();
+    assert_eq!(packet(&mut reader).await, b"after");
+    whole.write_all(b"\x40\x54\x00late").await.unwrap();
+    whole.finish().unwrap();
+    assert_eq!(packet(&mut reader).await, b"late");
+    halting.write_all(b"\x40\x54\x00la").await.unwrap();
+    let seen = async {
+        while reader.waiting().0 == 0 {
+            tokio::select! {
+                biased;
+                found = packet(&mut reader) => panic!("released {found:?} too early"),
+                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+            }
+        }
+    };
+    within(seen).await;
+    halting.write_all(b"ter").await.unwrap();
+    halting.finish().unwrap();
+    assert_eq!(packet(&mut reader).await, b"later");
+    assert_eq!(reader.take_stats().lost_in(), 0);
+    assert_eq!(reader.waiting(), (0, 0));
+}
+
+#[tokio::test]
 async fn a_reset_stream_is_skipped_and_counted() {
     let Pair { server: _server, mut reader, mut client, .. } = pair(Options::default()).await;
     let mut broken = within(client.session().open_uni()).await.unwrap();
