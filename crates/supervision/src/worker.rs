@@ -82,8 +82,9 @@ impl<W: Worker> Context<W> {
     }
 
     /// Which incarnation of this path it is, from 1. A later one has a greater number, also when the supervisor was
-    /// restarted in between. A child that was forgotten (temporary, or terminated) and comes again counts from 1:
-    /// nothing of its earlier life is left then.
+    /// restarted in between. A child that was forgotten (temporary, or terminated) and comes again counts from 1; nothing
+    /// of its earlier life is left then, unless a dynamic child was given another id and the same name while the one
+    /// before was still stopping.
     pub fn generation(&self) -> u64 {
         self.generation
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use roomcast_supervision::{ChildSpec, Fault, Slot, SupervisorSpec};
+use roomcast_supervision::{ActorState, ChildSpec, Fault, Slot, SupervisorSpec};
 use support::*;
 
 fn three_deep(slot: &Slot<Do>, script: &Script) -> SupervisorSpec {
@@ -117,7 +117,9 @@ async fn a_grandchild_that_never_awaits_is_abandoned_in_the_end() {
     assert_eq!(log.count("a: abandoned"), 1);
     drop(release);
     log.wait_for("a/b: exited, killed", 1).await; // the old one, at last; it harms nobody
-    assert_eq!(system.tree().find("a/b").unwrap().generation, 2);
+    let entry = system.tree().find("a/b").unwrap();
+    assert_eq!((entry.generation, entry.state), (2, ActorState::Running));
+    assert!(slot.current().is_some_and(|address| address.is_alive()), "the old one took the new one's slot along");
     assert_eq!(system.stop().await, SHUTDOWN);
 }
 
