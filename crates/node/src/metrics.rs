@@ -3,7 +3,6 @@
 //! The recorder belongs to the node, not to the process, so that two nodes in one process count apart. Labels are
 //! bounded: a transport, a class, a reason, a code; never a room, a user or a session.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, Unit};
@@ -80,7 +79,6 @@ pub struct Metrics {
     pub recovery: Histogram,
     /// Nodes seen on the bus, this one included.
     pub nodes: Gauge,
-    delivered: AtomicU64,
 }
 
 const META: Metadata<'static> = Metadata::new("roomcast", Level::INFO, None);
@@ -144,7 +142,6 @@ impl Metrics {
                 "From an actor's crash to its next incarnation's running",
             ),
             nodes: make.gauge("roomcast_nodes", "Nodes seen on the bus, this one included", &[]),
-            delivered: AtomicU64::new(0),
             handle,
             recorder,
         };
@@ -216,12 +213,6 @@ impl Metrics {
         self.handle.run_upkeep();
     }
 
-    /// Copies written to sockets since the start.
-    #[must_use]
-    pub fn delivered(&self) -> u64 {
-        self.delivered.load(Ordering::Relaxed)
-    }
-
     /// Counts one batch written to one receiver.
     pub fn batch_written(&self, transport: Transport, batch: &[roomcast_protocol::Packet], oldest: Duration) {
         let mut by_class = [0_u64; Class::ALL.len()];
@@ -237,7 +228,6 @@ impl Metrics {
             }
         }
         figures.bytes_out.increment(bytes);
-        self.delivered.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.egress_depth.record(batch.len() as f64);
         self.delivery_delay.record(oldest.as_secs_f64());
     }
