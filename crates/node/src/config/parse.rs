@@ -65,32 +65,27 @@ pub fn parse(source_name: &str, text: &str, overrides: &[String]) -> Result<Sett
         return Ok(settings);
     }
     let mut merged: toml::Table = text.parse().expect("the same text was parsed just above");
-    let mut last = String::new();
+    let mut settings = settings;
+    let mut keys = Vec::new();
     for entry in overrides {
-        last = format!("--set {entry}");
-        let (key, value) = split_override(entry).map_err(|reason| ConfigError {
-            source_name: last.clone(),
-            line: None,
-            key: String::new(),
-            reason,
-        })?;
+        let refused =
+            |key: String, reason| ConfigError { source_name: format!("--set {entry}"), line: None, key, reason };
+        let (key, value) = split_override(entry).map_err(|reason| refused(String::new(), reason))?;
         if key.first().map(String::as_str) == Some("listen") && !merged.contains_key("listen") {
             // A file without [listen] means all three listeners; a --set for one of them must not switch the others off.
             let all = ["websocket", "webtransport", "admin"].map(|l| (l.to_owned(), toml::Table::new().into()));
             merged.insert("listen".into(), toml::Table::from_iter(all).into());
         }
-        insert(&mut merged, &key, value).map_err(|reason| ConfigError {
-            source_name: last.clone(),
-            line: None,
-            key: key.join("."),
-            reason,
-        })?;
-        let text = merged.to_string();
-        let without_line = |error: ConfigError| ConfigError { line: None, ..error };
-        let settings = deserialize(&last, &text).map_err(without_line)?;
-        check(&settings).map_err(|problem| without_line(problem.locate(&last, &text)))?;
+        insert(&mut merged, &key, value).map_err(|reason| refused(key.join("."), reason))?;
+        settings = deserialize(source_name, &merged.to_string()).map_err(|error| refused(error.key, error.reason))?;
+        keys.push(key);
     }
-    deserialize(&last, &merged.to_string())
+    // Once all are laid over: what contradicts the file may agree with a later --set.
+    check(&settings).map_err(|Problem { key, reason }| {
+        let blamed = keys.iter().rposition(|set| *set == key).map_or(overrides, |at| &overrides[at..=at]);
+        ConfigError { source_name: format!("--set {}", blamed.join(" --set ")), line: None, key: key.join("."), reason }
+    })?;
+    Ok(settings)
 }
 
 /// `a.b.c=value`: the value is TOML where it parses as such, else a string, so that `--set node.name=one` needs no quotes.

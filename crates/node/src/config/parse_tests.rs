@@ -96,6 +96,11 @@ fn a_set_lays_over_the_file_and_is_named_when_it_is_wrong() {
         set(&["limits.max_rooms=0"]).unwrap_err().to_string(),
         "--set limits.max_rooms=0: limits.max_rooms: must be at least 1"
     );
+    for order in [["timers.idle=3s", "timers.ping=1s"], ["timers.ping=1s", "timers.idle=3s"]] {
+        assert_eq!(set(&order).unwrap().timers.idle, Duration::from_secs(3), "the order does not matter");
+    }
+    let contradiction = set(&["timers.ping=20s", "node.name=one"]).unwrap_err().to_string();
+    assert!(contradiction.starts_with("--set timers.ping=20s --set node.name=one: timers.idle: "), "{contradiction}");
     assert!(set(&["limits.max_roms=1"]).unwrap_err().to_string().contains("did you mean `max_rooms`?"));
     assert!(set(&["limits"]).unwrap_err().to_string().contains("has no `=`"));
 }
