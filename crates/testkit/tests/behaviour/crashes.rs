@@ -1,7 +1,7 @@
 //! Crash anything, drop nobody: every kind of actor is killed, and made to panic, while a call runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use roomcast_supervision::{ActorState, Fault};
@@ -16,6 +16,8 @@ const PACE: Duration = Duration::from_millis(5);
 /// A call under way: four members on both transports who all send numbered packets until told to stop.
 struct Call {
     stop: Arc<AtomicBool>,
+    /// How many packets each member has sent.
+    sent: Vec<Arc<AtomicUsize>>,
     members: Vec<JoinHandle<(Member, Vec<Vec<u8>>)>>,
 }
 
@@ -26,12 +28,29 @@ impl Call {
         for (index, via) in [Via::WebSocket, Via::WebTransport, Via::WebSocket, Via::WebTransport].iter().enumerate() {
             joined.push(Member::join(node, *via, &format!("m{index}"), ROOM).await);
         }
-        let members = joined.into_iter().map(|member| tokio::spawn(talk(member, Arc::clone(&stop)))).collect();
-        Self { stop, members }
+        let sent: Vec<_> = joined.iter().map(|_| Arc::new(AtomicUsize::new(0))).collect();
+        let talking = |(member, sent)| tokio::spawn(talk(member, Arc::clone(&stop), Arc::clone(sent)));
+        let members = joined.into_iter().zip(&sent).map(talking).collect();
+        let call = Self { stop, sent, members };
+        call.runs().await;
+        call
+    }
+
+    /// Waits until every member has sent some more.
+    async fn runs(&self) {
+        const MORE: usize = 5;
+        let now = || self.sent.iter().map(|sent| sent.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let before = now();
+        eventually("everybody has spoken", SOON, async || {
+            now().iter().zip(&before).all(|(now, before)| *now >= before + MORE)
+        })
+        .await;
     }
 
     /// Ends the call, waits for what is under way, and checks the history of it.
     async fn end(self) {
+        // What happened last must have had a chance to do harm.
+        self.runs().await;
         self.stop.store(true, Ordering::Relaxed);
         let mut spoken = Vec::new();
         for member in self.members {
@@ -56,7 +75,7 @@ impl Call {
     }
 }
 
-async fn talk(mut member: Member, stop: Arc<AtomicBool>) -> (Member, Vec<Vec<u8>>) {
+async fn talk(mut member: Member, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> (Member, Vec<Vec<u8>>) {
     let mut sent = Vec::new();
     let mut pace = tokio::time::interval(PACE);
     while !stop.load(Ordering::Relaxed) {
@@ -64,6 +83,7 @@ async fn talk(mut member: Member, stop: Arc<AtomicBool>) -> (Member, Vec<Vec<u8>
         let packet = control(member.user(), &format!("{} {}", member.user(), sent.len()));
         sent.push(packet.to_vec());
         member.send(packet).await.unwrap();
+        count.store(sent.len(), Ordering::Relaxed);
     }
     (member, sent)
 }
