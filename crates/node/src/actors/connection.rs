@@ -53,7 +53,7 @@ impl<R: PacketReader> Worker for Connection<R> {
 
     async fn start(args: Args<R>, ctx: &Context<Self>) -> Result<Self, StartError> {
         let Args { store, seated: Seated { user, seat, permit, egress }, reader, transport } = args;
-        let farewell = Farewell(Arc::clone(&egress));
+        let farewell = Farewell { egress: Arc::clone(&egress), store: Arc::clone(&store) };
         let reading = Reading {
             reader: Lingering { reader: Some(reader), tasks: store.tasks.clone() },
             ingress: Ingress::new(store.dialect, user, egress.session()),
@@ -68,21 +68,31 @@ impl<R: PacketReader> Worker for Connection<R> {
 
     async fn handle(&mut self, message: Message, _: &Context<Self>) -> Result<Flow, Failure> {
         let Message::Close(code, reason) = message;
-        self.farewell.0.close(code, reason);
+        self.farewell.egress.close(code, reason);
         Ok(Flow::Stop)
     }
 
     async fn stop(&mut self) {
-        self.farewell.0.close(CloseCode::Draining, "this node is stopping; reconnect to another");
+        let (code, reason) = STOPPING;
+        self.farewell.egress.close(code, reason);
     }
 }
 
-/// Closes with 1011 whatever was not closed for a better reason: the actor was killed, or it panicked.
-struct Farewell(Arc<Egress>);
+/// What clients are told when the node stops.
+const STOPPING: (CloseCode, &str) = (CloseCode::Draining, "this node is stopping; reconnect to another");
+
+/// Closes with 1011 whatever was not closed for a better reason: the actor was killed, or it panicked. A stopping node
+/// kills what is still starting, and that is no crash.
+struct Farewell {
+    egress: Arc<Egress>,
+    store: Arc<Store>,
+}
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        self.0.close(CloseCode::Crashed, "the connection crashed; reconnect");
+        let crashed = (CloseCode::Crashed, "the connection crashed; reconnect");
+        let (code, reason) = if self.store.is_draining() { STOPPING } else { crashed };
+        self.egress.close(code, reason);
     }
 }
 
@@ -215,7 +225,9 @@ pub(crate) async fn begin<R: PacketReader, W: PacketWriter>(
             let child = ChildSpec::once::<Connection<R>>(id, args);
             if let Err(error) = store.connections_supervisor.start_child(child).await {
                 tracing::warn!(session = %egress.session(), %error, "a connection could not start");
-                egress.close(CloseCode::TryAgainLater, "try again later");
+                let full = (CloseCode::TryAgainLater, "try again later");
+                let (code, reason) = if store.is_draining() { STOPPING } else { full };
+                egress.close(code, reason);
             }
         }
         Welcome::Turned(code, reason) => {

@@ -250,14 +250,15 @@ async fn more_packets_than_a_connection_may_send_are_dropped_and_counted() {
         room.node.metric("roomcast_drops_total", &["reason=\"rate_packets\""]).await >= 300.0
     })
     .await;
-    let heard = room.ann.heard_by_now();
-    assert!(!heard.is_empty() && heard.len() <= 200, "{}", heard.len());
-    room.bob.heard_by_now();
     eve.leave().await;
     // What was let through has all been heard once the queues are empty and eve is out of the table.
     eventually("eve is out", SOON, async || room.node.metric("roomcast_members", &[]).await == 2.0).await;
     room.bob.say("enough").await;
-    while room.ann.hear_content().await != "enough" {}
+    let mut passed = 0;
+    while room.ann.hear_content().await != "enough" {
+        passed += 1;
+    }
+    assert!((1..=200).contains(&passed), "{passed} of 500 passed");
     room.ann.say("quite").await;
     while room.bob.hear_content().await != "quite" {}
     room.goes_on().await;

@@ -1,6 +1,10 @@
 //! Who hears whom.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use roomcast_testkit::{Heard, Member, NodeBox, Via, control};
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_packet_reaches_all_the_others_on_both_transports_and_never_its_sender() {
@@ -67,6 +71,24 @@ async fn a_stopping_node_tells_its_clients_1001() {
     node.stop().await;
     assert_eq!(ann.hear().await, Heard::Closed(Some(1001)));
     assert_eq!(bob.hear().await, Heard::Closed(Some(1001)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_comes_in_as_the_node_stops_is_told_1001_as_well() {
+    for _ in 0..20 {
+        let node = NodeBox::start().await;
+        let mut early = Member::join(&node, Via::WebSocket, "early", "a").await;
+        let stopping = Arc::clone(node.node());
+        let stop = tokio::spawn(async move { stopping.stop().await });
+        // In before the listeners stop, or not at all: then nobody answers any more.
+        let joining = timeout(Duration::from_millis(200), Member::try_join(&node, Via::WebSocket, "late", "a"));
+        if let Ok(Ok(mut late)) = joining.await {
+            assert_eq!(late.hear().await, Heard::Closed(Some(1001)));
+        }
+        assert_eq!(early.hear().await, Heard::Closed(Some(1001)));
+        drop(early);
+        stop.await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
