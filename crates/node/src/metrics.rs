@@ -75,6 +75,10 @@ pub struct Metrics {
     pub config_generation: Gauge,
     /// Configurations that were refused.
     pub config_rejections: Counter,
+    /// Keys that differ in the configuration and wait for a restart.
+    pub config_waiting: Gauge,
+    /// When a configuration was last read and found good, in seconds since 1970; 0 before the first.
+    pub config_read: Gauge,
     /// Time from an actor's crash to its next incarnation's running.
     pub recovery: Histogram,
     /// Nodes seen on the bus, this one included.
@@ -137,6 +141,12 @@ impl Metrics {
             bus_deliveries: make.counter("roomcast_bus_deliveries_total", "Packets received from the bus", &[]),
             config_generation: make.gauge("roomcast_config_generation", "The settings in force, from 1", &[]),
             config_rejections: make.counter("roomcast_config_rejections_total", "Configurations refused", &[]),
+            config_waiting: make.gauge("roomcast_config_waiting", "Changed keys that wait for a restart", &[]),
+            config_read: make.gauge(
+                "roomcast_config_last_good_timestamp_seconds",
+                "When a configuration was last read and found good, since 1970",
+                &[],
+            ),
             recovery: make.histogram(
                 "roomcast_actor_recovery_seconds",
                 "From an actor's crash to its next incarnation's running",

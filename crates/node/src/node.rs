@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use roomcast_bus::Bus;
-use roomcast_supervision::{Event, EventKind, Slot, System, SystemOptions, Tree};
+use roomcast_supervision::{Event, EventKind, System, SystemOptions, Tree};
 use roomcast_transport::tls::{Certificate, ServerIdentity, TlsError};
 use roomcast_transport::webtransport;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::actors::config::{Message as ConfigMessage, Source};
-use crate::config::{ListenerSettings, Settings, Tls, TlsMode};
+use crate::config::{Settings, Tls, TlsMode};
 use crate::store::{Addresses, Sockets, Store, StoreParts};
 
 /// Connections that the kernel completes for us while we are busy.
@@ -90,7 +90,6 @@ pub struct NodeOptions {
 pub struct Node {
     store: Arc<Store>,
     system: System,
-    config: Slot<ConfigMessage>,
 }
 
 impl Node {
@@ -109,10 +108,9 @@ impl Node {
         let bus = bus.unwrap_or_else(|| Arc::new(roomcast_bus::local::Hub::new().join()));
         let store = Store::new(StoreParts { name, settings, bus, sockets, token });
         let source = Arc::new(Source { file: config_file, overrides, log_control });
-        let config = Slot::default();
         let observer = Arc::downgrade(&store);
         let system = System::start(
-            crate::tree::root(&store, &source, &config),
+            crate::tree::root(&store, &source),
             SystemOptions {
                 label: "roomcast".into(),
                 policies: Arc::clone(&store.policies),
@@ -125,7 +123,7 @@ impl Node {
         )
         .await?;
         store.set_tree(system.tree());
-        Ok(Self { store, system, config })
+        Ok(Self { store, system })
     }
 
     /// The node's unique name.
@@ -178,9 +176,9 @@ impl Node {
 
     /// Reads the configuration again, soon.
     pub fn reload(&self) {
-        // Lost only while the configuration actor restarts, which takes microseconds.
-        if self.config.send(ConfigMessage::Reload).is_err() {
-            tracing::warn!("the configuration actor is restarting; ask again");
+        // Not lost while the configuration actor restarts: its next incarnation begins with a look at the file.
+        if self.store.config.send(ConfigMessage::Reload(None)).is_err() {
+            tracing::debug!("the configuration actor is restarting, and will read the file when it is up");
         }
     }
 
@@ -244,14 +242,14 @@ fn kind_of(path: &str) -> String {
 
 fn bind(settings: &Settings) -> Result<Sockets, NodeError> {
     let mut sockets = Sockets::default();
-    if let (Some(address), Some(listener)) = (settings.listen.websocket_bind(), &settings.listen.websocket) {
-        sockets.websocket = Some(tcp("listen.websocket.bind", address)?);
-        sockets.websocket_identity = identity("listen.websocket.tls", listener, TlsMode::Off)?;
+    if let Some(listener) = &settings.listen.websocket {
+        sockets.websocket = Some(tcp("listen.websocket.bind", listener.bind)?);
+        sockets.websocket_identity = identity("listen.websocket.tls", &listener.tls)?;
     }
-    if let (Some(address), Some(listener)) = (settings.listen.webtransport_bind(), &settings.listen.webtransport) {
-        let key = "listen.webtransport.bind";
+    if let Some(listener) = &settings.listen.webtransport {
+        let (key, address) = ("listen.webtransport.bind", listener.bind);
         let failed = |error| NodeError::Bind { key, address, error };
-        let identity = identity("listen.webtransport.tls", listener, TlsMode::SelfSigned)?;
+        let identity = identity("listen.webtransport.tls", &listener.tls)?;
         if let Some(identity) = &identity {
             let socket = std::net::UdpSocket::bind(address).map_err(failed)?;
             let options = crate::store::webtransport_options(settings);
@@ -278,12 +276,8 @@ fn tcp(key: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError>
     bound().map_err(|error| NodeError::Bind { key, address, error })
 }
 
-fn identity(
-    key: &'static str,
-    listener: &ListenerSettings,
-    default: TlsMode,
-) -> Result<Option<Arc<ServerIdentity>>, NodeError> {
-    let certificate = match listener.tls.as_ref().unwrap_or(&Tls::Mode(default)) {
+fn identity(key: &'static str, tls: &Tls) -> Result<Option<Arc<ServerIdentity>>, NodeError> {
+    let certificate = match tls {
         Tls::Mode(TlsMode::Off) => return Ok(None),
         Tls::Mode(TlsMode::SelfSigned) => Certificate::self_signed(&certificate_names(), SystemTime::now()),
         Tls::Files(files) => Certificate::load_pem(&files.cert, &files.key),

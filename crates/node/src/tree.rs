@@ -24,11 +24,11 @@
 use std::sync::Arc;
 
 use roomcast_protocol::RoomId;
-use roomcast_supervision::{ActorPath, AutoShutdown, ChildSpec, Restart, Slot, SupervisorSpec};
+use roomcast_supervision::{ActorPath, AutoShutdown, ChildSpec, Restart, SupervisorSpec};
 
 use crate::actors::admin::Admin;
 use crate::actors::certificates::Certificates;
-use crate::actors::config::{Config, Message as ConfigMessage, Source};
+use crate::actors::config::{Config, Source};
 use crate::actors::link::Link;
 use crate::actors::room::Room;
 use crate::actors::subscription::Subscription;
@@ -38,7 +38,7 @@ use crate::actors::webtransport_listener::WebTransportListener;
 use crate::store::{RoomCell, Store};
 
 /// The root. One for one: no child of it needs another's state, which is in the store; so a crash stays where it is.
-pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>, config: &Slot<ConfigMessage>) -> SupervisorSpec {
+pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
     let args = || {
         let store = Arc::clone(store);
         move || Arc::clone(&store)
@@ -47,7 +47,9 @@ pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>, config: &Slot<Confi
     let config_store = Arc::clone(store);
     let mut children = vec![
         ChildSpec::worker::<Telemetry>("telemetry", args()),
-        ChildSpec::worker_in::<Config>("config", config, move || (Arc::clone(&config_store), Arc::clone(&source))),
+        ChildSpec::worker_in::<Config>("config", &store.config, move || {
+            (Arc::clone(&config_store), Arc::clone(&source))
+        }),
         ChildSpec::supervisor("bus", {
             let store = args();
             move || SupervisorSpec::one_for_one(vec![ChildSpec::worker::<Link>("link", store.clone())])

@@ -35,10 +35,10 @@ impl Worker for Certificates {
 
 async fn keep(store: Arc<Store>) -> Result<(), Failure> {
     let settings = store.settings();
-    let listener = |listener: &Option<crate::config::ListenerSettings>| listener.as_ref().and_then(|l| l.tls.clone());
+    let (websocket, webtransport) = (settings.listen.websocket.as_ref(), settings.listen.webtransport.as_ref());
     let kept = [
-        ("websocket", &store.sockets.websocket_identity, listener(&settings.listen.websocket)),
-        ("webtransport", &store.sockets.webtransport_identity, listener(&settings.listen.webtransport)),
+        ("websocket", &store.sockets.websocket_identity, websocket.map(|listener| &listener.tls)),
+        ("webtransport", &store.sockets.webtransport_identity, webtransport.map(|listener| &listener.tls)),
     ];
     let mut seen = [None, None];
     loop {

@@ -3,11 +3,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use roomcast_supervision::{Context, Failure, Flow, StartError, Worker};
+use tokio::sync::oneshot;
 
 use crate::LogControl;
-use crate::config::{self, ConfigError, Settings};
+use crate::config::{self, Change, ReloadOutcome, Settings, Verdict};
 use crate::store::Store;
 
 /// Where settings come from, and where the log's filter goes.
@@ -23,8 +25,9 @@ pub struct Source {
 /// What the configuration actor is told.
 #[derive(Debug)]
 pub enum Message {
-    /// Read the file again.
-    Reload,
+    /// Read the configuration again, even if the file has not changed, and say what came of it to whoever asks. The answer
+    /// never comes when the actor crashes meanwhile: ask again.
+    Reload(Option<oneshot::Sender<ReloadOutcome>>),
 }
 
 /// One incarnation of the configuration actor.
@@ -42,71 +45,68 @@ impl Worker for Config {
     }
 
     async fn handle(&mut self, message: Message, _: &Context<Self>) -> Result<Flow, Failure> {
-        let Message::Reload = message;
-        match self.reload() {
-            Ok(waiting) if waiting.is_empty() => tracing::info!("settings reloaded"),
-            Ok(waiting) => {
-                tracing::warn!(waiting = waiting.join(", "), "settings reloaded; these wait for a restart");
-            }
-            Err(error) => {
-                self.store.metrics.config_rejections.increment(1);
-                tracing::error!(%error, "settings refused; those in force stay");
-            }
+        let Message::Reload(asker) = message;
+        let outcome = self.reload();
+        if let Some(asker) = asker {
+            // Who asked may have gone; the outcome stands all the same.
+            let _ = asker.send(outcome);
         }
         Ok(Flow::Continue)
     }
 }
 
 impl Config {
-    fn reload(&self) -> Result<Vec<&'static str>, ConfigError> {
-        let new = config::load(self.source.file.as_deref(), &self.source.overrides)?;
-        let (merged, waiting) = merge(&self.store.settings(), new);
-        if let Err(reason) = self.source.log_control.set(&merged.telemetry.log) {
-            tracing::warn!(%reason, "telemetry.log stays as it was");
-        }
-        self.store.apply(merged);
-        Ok(waiting)
+    fn reload(&self) -> ReloadOutcome {
+        let outcome = match config::load(self.source.file.as_deref(), &self.source.overrides) {
+            Ok(new) => self.accept(&new),
+            Err(errors) => ReloadOutcome {
+                verdict: Verdict::Refused,
+                generation: self.store.config_generation(),
+                changed: Vec::new(),
+                errors: errors.into_vec(),
+            },
+        };
+        self.tell(&outcome);
+        outcome
     }
-}
 
-/// The new settings where they are live, the old ones where they are not, and the names of what waits for a restart.
-fn merge(old: &Settings, new: Settings) -> (Settings, Vec<&'static str>) {
-    let mut waiting = Vec::new();
-    let mut note = |differs: bool, what| {
-        if differs {
-            waiting.push(what);
+    /// Puts what is live in force and remembers what waits.
+    fn accept(&self, new: &Settings) -> ReloadOutcome {
+        let old = self.store.settings();
+        let changed = config::diff(&old, new);
+        let waiting: Vec<Change> = changed.iter().filter(|change| !change.live).cloned().collect();
+        let acts = waiting.len() < changed.len();
+        let verdict =
+            if acts || waiting != *self.store.config_waiting() { Verdict::Applied } else { Verdict::Unchanged };
+        if acts {
+            let merged = config::in_force(&old, new);
+            if let Err(reason) = self.source.log_control.set(&merged.telemetry.log) {
+                tracing::warn!(%reason, "telemetry.log stays as it was");
+            }
+            self.store.apply(merged);
         }
-    };
-    note(old.node != new.node, "[node]");
-    note(old.listen != new.listen, "[listen]");
-    note(old.bus != new.bus, "[bus]");
-    note(old.auth != new.auth, "[auth]");
-    note(old.telemetry.format != new.telemetry.format, "telemetry.format");
-    let mut merged = Settings {
-        node: old.node.clone(),
-        listen: old.listen.clone(),
-        bus: old.bus.clone(),
-        auth: old.auth.clone(),
-        ..new
-    };
-    merged.telemetry.format = old.telemetry.format;
-    (merged, waiting)
-}
+        self.store.set_config_waiting(waiting);
+        ReloadOutcome { verdict, generation: self.store.config_generation(), changed, errors: Vec::new() }
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn live_settings_are_taken_and_the_others_are_named_and_kept() {
-        let old = Settings::default();
-        let text =
-            "[node]\nregion = \"far\"\n[limits]\nmax_rooms = 3\n[telemetry]\nlog = \"debug\"\nformat = \"json\"\n";
-        let (merged, waiting) = merge(&old, config::parse("supervisor.toml", text, &[]).unwrap());
-        assert_eq!(waiting, ["[node]", "telemetry.format"]);
-        assert_eq!(merged.limits.max_rooms, 3);
-        assert_eq!(merged.telemetry.log, "debug");
-        assert_eq!(merged.node, old.node);
-        assert_eq!(merged.telemetry.format, old.telemetry.format);
+    fn tell(&self, outcome: &ReloadOutcome) {
+        if outcome.verdict == Verdict::Refused {
+            self.store.metrics.config_rejections.increment(1);
+            for error in &outcome.errors {
+                tracing::error!(%error, "settings refused; those in force stay");
+            }
+            return;
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.store.metrics.config_read.set(now.as_secs_f64());
+        let keys = |live: bool| {
+            let keys = outcome.changed.iter().filter(|change| change.live == live).map(|change| change.key.as_str());
+            keys.collect::<Vec<_>>().join(", ")
+        };
+        let (changed, waiting) = (keys(true), keys(false));
+        tracing::info!(verdict = outcome.verdict.as_str(), generation = outcome.generation, changed, "settings read");
+        if !waiting.is_empty() {
+            tracing::warn!(waiting, "these settings wait for a restart");
+        }
     }
 }

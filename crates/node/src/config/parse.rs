@@ -1,7 +1,6 @@
 //! Text to settings: syntax, types, unknown keys with a suggestion, then ranges and contradictions. Pure but for `load`,
 //! which reads the file.
 
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
@@ -10,39 +9,14 @@ use roomcast_relay::Network;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
+use super::error::{ConfigError, ConfigErrors};
 use super::settings::{AuthMode, BusKind, DialectName, Settings};
-
-/// A configuration that is refused: where, which key, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigError {
-    /// The file, or `--set KEY=VALUE`.
-    pub source_name: String,
-    /// The line, from 1, where one is known.
-    pub line: Option<usize>,
-    /// The key's full path, empty where the text is not even TOML.
-    pub key: String,
-    /// What is wrong and what may stand there.
-    pub reason: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source_name)?;
-        if let Some(line) = self.line {
-            write!(f, ":{line}")?;
-        }
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        write!(f, ": {}", self.reason)
-    }
-}
 
 /// Reads and checks a file, then lays `--set` values over it. Without a file the defaults are the base.
 ///
 /// # Errors
 /// The first thing that is wrong with either.
-pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Settings, ConfigError> {
+pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Settings, ConfigErrors> {
     let Some(path) = file else { return parse("defaults", "", overrides) };
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| ConfigError {
@@ -50,6 +24,7 @@ pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Settings, Confi
         line: None,
         key: String::new(),
         reason: format!("cannot be read: {error}"),
+        nearest: None,
     })?;
     parse(&name, &text, overrides)
 }
@@ -58,7 +33,7 @@ pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Settings, Confi
 ///
 /// # Errors
 /// The first thing that is wrong with either.
-pub fn parse(source_name: &str, text: &str, overrides: &[String]) -> Result<Settings, ConfigError> {
+pub fn parse(source_name: &str, text: &str, overrides: &[String]) -> Result<Settings, ConfigErrors> {
     let settings = deserialize(source_name, text)?;
     check(&settings).map_err(|problem| problem.locate(source_name, text))?;
     if overrides.is_empty() {
@@ -68,8 +43,13 @@ pub fn parse(source_name: &str, text: &str, overrides: &[String]) -> Result<Sett
     let mut settings = settings;
     let mut keys = Vec::new();
     for entry in overrides {
-        let refused =
-            |key: String, reason| ConfigError { source_name: format!("--set {entry}"), line: None, key, reason };
+        let refused = |key: String, reason| ConfigError {
+            source_name: format!("--set {entry}"),
+            line: None,
+            key,
+            reason,
+            nearest: None,
+        };
         let (key, value) = split_override(entry).map_err(|reason| refused(String::new(), reason))?;
         if key.first().map(String::as_str) == Some("listen") && !merged.contains_key("listen") {
             // A file without [listen] means all three listeners; a --set for one of them must not switch the others off.
@@ -83,7 +63,13 @@ pub fn parse(source_name: &str, text: &str, overrides: &[String]) -> Result<Sett
     // Once all are laid over: what contradicts the file may agree with a later --set.
     check(&settings).map_err(|Problem { key, reason }| {
         let blamed = keys.iter().rposition(|set| *set == key).map_or(overrides, |at| &overrides[at..=at]);
-        ConfigError { source_name: format!("--set {}", blamed.join(" --set ")), line: None, key: key.join("."), reason }
+        ConfigError {
+            source_name: format!("--set {}", blamed.join(" --set ")),
+            line: None,
+            key: key.join("."),
+            reason,
+            nearest: None,
+        }
     })?;
     Ok(settings)
 }
@@ -133,6 +119,7 @@ fn deserialize(source_name: &str, text: &str) -> Result<Settings, ConfigError> {
         line: error.span().map(|span| line_of(text, span.start)),
         key: String::new(),
         reason: format!("is not valid TOML: {}", error.message().trim()),
+        nearest: None,
     })?;
     Settings::deserialize(deserializer).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
@@ -144,7 +131,13 @@ fn deserialize(source_name: &str, text: &str) -> Result<Settings, ConfigError> {
         {
             key = if key.is_empty() { unknown.to_owned() } else { format!("{key}.{unknown}") };
         }
-        ConfigError { source_name: source_name.to_owned(), line: Some(line_of(text, span.start)), key, reason }
+        ConfigError {
+            source_name: source_name.to_owned(),
+            line: Some(line_of(text, span.start)),
+            key,
+            reason,
+            nearest: None,
+        }
     })
 }
 
@@ -218,7 +211,13 @@ impl Problem {
             }
             line
         });
-        ConfigError { source_name: source_name.to_owned(), line, key: self.key.join("."), reason: self.reason }
+        ConfigError {
+            source_name: source_name.to_owned(),
+            line,
+            key: self.key.join("."),
+            reason: self.reason,
+            nearest: None,
+        }
     }
 }
 
@@ -247,7 +246,7 @@ fn check(settings: &Settings) -> Result<(), Problem> {
     if auth.mode == AuthMode::Token {
         return Err(problem("auth.mode", "`token` is not served by this version; use `open`"));
     }
-    let plain = Some(super::Tls::Mode(super::TlsMode::Off));
+    let plain = super::Tls::Mode(super::TlsMode::Off);
     if listen.webtransport.as_ref().is_some_and(|listener| listener.tls == plain) {
         return Err(problem("listen.webtransport.tls", "WebTransport is always encrypted; use `self-signed` or files"));
     }

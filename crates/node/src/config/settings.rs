@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use roomcast_protocol::Dialect;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything that an operator may set.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Who this node is.
@@ -38,7 +38,7 @@ pub struct Settings {
 }
 
 /// `[node]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSettings {
     /// Unique in the cluster; `auto` makes one from the host's name and a random suffix.
@@ -58,7 +58,7 @@ impl Default for NodeSettings {
 }
 
 /// The dialect's name in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DialectName {
     /// The numbering of the seed document.
@@ -77,15 +77,15 @@ impl From<DialectName> for Dialect {
 }
 
 /// `[listen]`: with no table below it, all three listeners run on their defaults; with any, only those that are there.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListenSettings {
     /// The WebSocket listener.
     #[serde(default)]
-    pub websocket: Option<ListenerSettings>,
+    pub websocket: Option<WebSocketSettings>,
     /// The WebTransport listener.
     #[serde(default)]
-    pub webtransport: Option<ListenerSettings>,
+    pub webtransport: Option<WebTransportSettings>,
     /// The operator's listener.
     #[serde(default)]
     pub admin: Option<AdminSettings>,
@@ -94,41 +94,48 @@ pub struct ListenSettings {
 impl Default for ListenSettings {
     fn default() -> Self {
         Self {
-            websocket: Some(ListenerSettings { bind: None, tls: None }),
-            webtransport: Some(ListenerSettings { bind: None, tls: None }),
+            websocket: Some(WebSocketSettings::default()),
+            webtransport: Some(WebTransportSettings::default()),
             admin: Some(AdminSettings::default()),
         }
     }
 }
 
-impl ListenSettings {
-    /// Where WebSocket clients connect; `None` when that listener is off.
-    #[must_use]
-    pub fn websocket_bind(&self) -> Option<SocketAddr> {
-        let default = SocketAddr::from(([127, 0, 0, 1], 8080));
-        self.websocket.as_ref().map(|listener| listener.bind.unwrap_or(default))
-    }
+/// `[listen.websocket]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSocketSettings {
+    /// Address and port; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// How it is secured.
+    pub tls: Tls,
+}
 
-    /// Where WebTransport clients connect; `None` when that listener is off.
-    #[must_use]
-    pub fn webtransport_bind(&self) -> Option<SocketAddr> {
-        let default = SocketAddr::from(([127, 0, 0, 1], 4433));
-        self.webtransport.as_ref().map(|listener| listener.bind.unwrap_or(default))
+impl Default for WebSocketSettings {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from(([127, 0, 0, 1], 8080)), tls: Tls::Mode(TlsMode::Off) }
     }
 }
 
-/// `[listen.websocket]`, `[listen.webtransport]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+/// `[listen.webtransport]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct ListenerSettings {
-    /// Address and port; port 0 lets the system choose. Default: 127.0.0.1:8080 (WebSocket), 127.0.0.1:4433 (WebTransport).
-    pub bind: Option<SocketAddr>,
-    /// Default: off (WebSocket), self-signed (WebTransport).
-    pub tls: Option<Tls>,
+pub struct WebTransportSettings {
+    /// Address and port; port 0 lets the system choose.
+    pub bind: SocketAddr,
+    /// How it is secured; never off.
+    pub tls: Tls,
+}
+
+impl Default for WebTransportSettings {
+    fn default() -> Self {
+        Self { bind: SocketAddr::from(([127, 0, 0, 1], 4433)), tls: Tls::Mode(TlsMode::SelfSigned) }
+    }
 }
 
 /// How a listener is secured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Tls {
     /// `"off"` or `"self-signed"`.
     Mode(TlsMode),
@@ -160,7 +167,7 @@ impl<'de> Deserialize<'de> for Tls {
 }
 
 /// `{ cert = "…", key = "…" }`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// The certificate chain, leaf first.
@@ -170,7 +177,7 @@ pub struct TlsFiles {
 }
 
 /// Security that needs no files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
     /// Plain TCP: for loopback, or behind a proxy that ends TLS.
@@ -180,7 +187,7 @@ pub enum TlsMode {
 }
 
 /// `[listen.admin]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminSettings {
     /// Address and port; port 0 lets the system choose.
@@ -196,7 +203,7 @@ impl Default for AdminSettings {
 }
 
 /// `[bus]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BusSettings {
     /// Which bus.
@@ -212,7 +219,7 @@ impl Default for BusSettings {
 }
 
 /// The kinds of bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BusKind {
     /// Inside this process: a node alone.
@@ -222,7 +229,7 @@ pub enum BusKind {
 }
 
 /// `[bus.nats]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatsSettings {
     /// The brokers' addresses.
@@ -244,7 +251,7 @@ impl Default for NatsSettings {
 }
 
 /// `[auth]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
     /// Where identity comes from.
@@ -272,7 +279,7 @@ impl Default for AuthSettings {
 }
 
 /// Where identity comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// From the path.
@@ -282,7 +289,7 @@ pub enum AuthMode {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
     /// Open connections on this node.
@@ -322,7 +329,7 @@ impl Default for LimitSettings {
 }
 
 /// `[egress]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EgressSettings {
     /// Packets that may wait for one receiver.
@@ -353,7 +360,7 @@ impl Default for EgressSettings {
 }
 
 /// `[timers]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimerSettings {
     /// From accept to joined.
@@ -386,7 +393,7 @@ impl Default for TimerSettings {
 }
 
 /// `[presence]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PresenceSettings {
     /// Between this node's signs of life.
@@ -404,7 +411,7 @@ impl Default for PresenceSettings {
 }
 
 /// `[supervision.…]`: what is left out comes from `[supervision.defaults]`, and there from the built-in policy.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PolicySettings {
     /// More restarts than this within the period: the supervisor gives up and its parent decides.
@@ -420,7 +427,7 @@ pub struct PolicySettings {
 }
 
 /// `backoff = { initial, factor, max, jitter }`
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackoffSettings {
     /// The wait before the second restart.
@@ -436,7 +443,7 @@ pub struct BackoffSettings {
 }
 
 /// `[chaos]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChaosSettings {
     /// Whether `kill` works.
@@ -444,7 +451,7 @@ pub struct ChaosSettings {
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetrySettings {
     /// A level (`error` … `trace`) or filter directives (live).
@@ -460,7 +467,7 @@ impl Default for TelemetrySettings {
 }
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.

@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use roomcast_bus::{Bus, BusState};
 use roomcast_protocol::{Dialect, SessionId};
 use roomcast_relay::{Budget, DropReason, PerAddress};
-use roomcast_supervision::{ChildSpec, DynamicSlot, Policies, Tree};
+use roomcast_supervision::{ChildSpec, DynamicSlot, Policies, Slot, Tree};
 use roomcast_transport::tls::ServerIdentity;
 use roomcast_transport::webtransport;
 use tokio::net::TcpListener;
@@ -33,7 +33,8 @@ pub use entrance::{Candidate, Permit, Seated, Welcome};
 pub use live::Live;
 pub use rooms::{FanOutTable, JoinError, RoomCell, Rooms, Seat};
 
-use crate::config::Settings;
+use crate::actors::config::Message as ConfigMessage;
+use crate::config::{Change, Settings};
 use crate::metrics::{Metrics, Transport};
 
 /// Handshakes under way at once, over all listeners; more wait in the kernel. Each lasts `timers.handshake` at most.
@@ -80,6 +81,8 @@ pub struct Store {
     pub rooms_supervisor: DynamicSlot,
     /// The supervisor of connections.
     pub connections_supervisor: DynamicSlot,
+    /// The configuration actor, whichever incarnation: ask it to read the file again.
+    pub config: Slot<ConfigMessage>,
     /// The token that changing admin calls need, and the file that shows it.
     pub token: Option<(String, PathBuf)>,
     /// Handshakes and writers: they owe a client something and so outlive the actors that began them.
@@ -88,6 +91,10 @@ pub struct Store {
     settings: ArcSwap<Settings>,
     live: ArcSwap<Live>,
     generation: AtomicU64,
+    /// What the file says and only a restart puts in force.
+    waiting: ArcSwap<Vec<Change>>,
+    /// The file's content that was read last, whatever came of it; `None` before the first look.
+    judged: ArcSwapOption<String>,
     next_session: AtomicU64,
     connections: AtomicUsize,
     per_address: std::sync::Mutex<PerAddress>,
@@ -135,12 +142,15 @@ impl Store {
             policies: Arc::new(Policies::new(policies)),
             rooms_supervisor: DynamicSlot::default(),
             connections_supervisor: DynamicSlot::default(),
+            config: Slot::default(),
             token,
             tasks: TaskTracker::new(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             live: ArcSwap::from_pointee(live),
             settings: ArcSwap::from_pointee(settings),
             generation: AtomicU64::new(1),
+            waiting: ArcSwap::default(),
+            judged: ArcSwapOption::empty(),
             next_session: AtomicU64::new(first_session()),
             connections: AtomicUsize::new(0),
             per_address: std::sync::Mutex::default(),
@@ -162,6 +172,18 @@ impl Store {
         self.settings.load_full()
     }
 
+    /// The number of the settings in force, from 1.
+    #[must_use]
+    pub fn config_generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
+    }
+
+    /// What the configuration says and only a restart puts in force, since the last good reload.
+    #[must_use]
+    pub fn config_waiting(&self) -> Arc<Vec<Change>> {
+        self.waiting.load_full()
+    }
+
     /// Puts new settings in force; only what is live differs from the old ones.
     pub(crate) fn apply(&self, settings: Settings) {
         self.budget.set_limit(settings.limits.max_buffered_bytes);
@@ -170,6 +192,22 @@ impl Store {
         self.settings.store(Arc::new(settings));
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.config_generation.set(generation as f64);
+    }
+
+    /// Remembers what waits for a restart.
+    pub(crate) fn set_config_waiting(&self, waiting: Vec<Change>) {
+        self.metrics.config_waiting.set(waiting.len() as f64);
+        self.waiting.store(Arc::new(waiting));
+    }
+
+    /// The content that was read last, whatever came of it.
+    pub(crate) fn judged(&self) -> Option<Arc<String>> {
+        self.judged.load_full()
+    }
+
+    /// Remembers what was read; called when its outcome stands, so that a crash before that reads it once more.
+    pub(crate) fn set_judged(&self, content: String) {
+        self.judged.store(Some(Arc::new(content)));
     }
 
     /// A number that no other session has.
