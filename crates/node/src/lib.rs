@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod metrics;
 mod node;
+mod observe;
 mod policy;
 pub mod store;
 mod tree;

@@ -188,10 +188,10 @@ impl Metrics {
         self.counter("roomcast_actor_crashes_total", "Actors that crashed, by their supervisor", &labels).increment(1);
     }
 
-    /// Counts a restart.
-    pub fn restarted(&self, supervisor: &str) {
-        let labels = [("supervisor", supervisor.to_owned())];
-        self.counter("roomcast_actor_restarts_total", "Restarts, by supervisor", &labels).increment(1);
+    /// Counts a restart, by the kind of the supervisor and why the incarnation before ended.
+    pub fn restarted(&self, supervisor: &str, reason: &'static str) {
+        let labels = [("supervisor", supervisor.to_owned()), ("reason", reason.to_owned())];
+        self.counter("roomcast_actor_restarts_total", "Restarts, by supervisor and reason", &labels).increment(1);
     }
 
     /// Counts a supervisor that gave up.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use roomcast_bus::Bus;
-use roomcast_supervision::{Event, EventKind, System, SystemOptions, Tree};
+use roomcast_supervision::{System, SystemOptions, Tree};
 use roomcast_transport::tls::{Certificate, ServerIdentity, TlsError};
 use roomcast_transport::webtransport;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::actors::config::{Message as ConfigMessage, Source};
 use crate::config::{Settings, Tls, TlsMode};
+use crate::observe::Watcher;
 use crate::store::{Addresses, Sockets, Store, StoreParts};
 
 /// Connections that the kernel completes for us while we are busy.
@@ -108,17 +109,12 @@ impl Node {
         let bus = bus.unwrap_or_else(|| Arc::new(roomcast_bus::local::Hub::new().join()));
         let store = Store::new(StoreParts { name, settings, bus, sockets, token });
         let source = Arc::new(Source { file: config_file, overrides, log_control });
-        let observer = Arc::downgrade(&store);
         let system = System::start(
             crate::tree::root(&store, &source),
             SystemOptions {
                 label: "roomcast".into(),
                 policies: Arc::clone(&store.policies),
-                observer: Some(Arc::new(move |event| {
-                    if let Some(store) = observer.upgrade() {
-                        observe(&store, event);
-                    }
-                })),
+                observer: Some(Watcher::observer(&store)),
             },
         )
         .await?;
@@ -197,46 +193,6 @@ impl Node {
         if let Some((_, file)) = self.store.token.as_ref().filter(|_| made_here) {
             let _ = std::fs::remove_file(file);
         }
-    }
-}
-
-/// Logs and counts what happens in the tree. Called in the actors' own tasks: it must be quick.
-fn observe(store: &Store, event: &Event) {
-    let path = event.path.as_str();
-    let supervisor = kind_of(event.path.as_str());
-    match &event.kind {
-        EventKind::Started { generation, after: Some(after) } => {
-            store.metrics.recovery.record(after.as_secs_f64());
-            tracing::info!(actor = path, generation, after = ?after, "restarted");
-        }
-        EventKind::Started { .. } => tracing::debug!(actor = path, "started"),
-        EventKind::Exited { reason, .. } if reason.is_abnormal() => {
-            store.metrics.crashed(&supervisor, reason.kind());
-            tracing::warn!(actor = path, %reason, "crashed");
-        }
-        EventKind::StartFailed { reason, .. } => {
-            store.metrics.crashed(&supervisor, reason.kind());
-            tracing::warn!(actor = path, %reason, "did not start");
-        }
-        EventKind::RestartScheduled { .. } => store.metrics.restarted(&supervisor),
-        EventKind::Exited { reason, .. } => tracing::debug!(actor = path, %reason, "ended"),
-        EventKind::GaveUp => {
-            store.metrics.escalated(&supervisor);
-            tracing::error!(supervisor = path, "gave up; its parent decides");
-            store.rooms.supervisor_gave_up(path);
-        }
-        EventKind::Abandoned => tracing::error!(actor = path, "does not end: something in it never awaits"),
-        other => tracing::debug!(actor = path, event = ?other, "supervision"),
-    }
-}
-
-/// The supervisor's path with the names of rooms and sessions left out, so that a metrics label stays bounded.
-fn kind_of(path: &str) -> String {
-    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-    match parent.split_once('/') {
-        Some(("rooms", _)) => "rooms/*".into(),
-        _ if parent.is_empty() => "roomcast".into(),
-        _ => parent.into(),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use roomcast_protocol::{CloseCode, Packet, SessionId};
+use roomcast_protocol::{CloseCode, Packet, SessionId, UserId};
 use roomcast_relay::{Batch, DropReason, EgressQueue, Time};
 use roomcast_transport::PacketWriter;
 use tokio::sync::Notify;
@@ -27,6 +27,7 @@ const LAST_WRITE: Duration = Duration::from_secs(1);
 /// Where packets for one session wait. Shared by fan-out tables, the connection and its writer.
 pub struct Egress {
     session: SessionId,
+    user: UserId,
     transport: Transport,
     store: Arc<Store>,
     state: Mutex<State>,
@@ -78,9 +79,10 @@ enum Next {
 }
 
 impl Egress {
-    pub(crate) fn new(session: SessionId, transport: Transport, store: &Arc<Store>) -> Arc<Self> {
+    pub(crate) fn new(session: SessionId, user: UserId, transport: Transport, store: &Arc<Store>) -> Arc<Self> {
         Arc::new(Self {
             session,
+            user,
             transport,
             store: Arc::clone(store),
             state: Mutex::new(State {
@@ -99,6 +101,25 @@ impl Egress {
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Who the receiver is.
+    #[must_use]
+    pub fn user(&self) -> &UserId {
+        &self.user
+    }
+
+    /// How the receiver is connected.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// Packets and bytes that wait.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.queue.len(), state.queue.bytes())
     }
 
     /// Queues a packet for the receiver. Never waits; what does not fit is dropped as `relay` decides, and counted.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roomcast_protocol::{Class, PacketBuffer, SessionId, Tag};
+use roomcast_protocol::{Class, PacketBuffer, SessionId, Tag, UserId};
 use roomcast_transport::memory::{self, Client, Received};
 use tokio::time::{Instant, sleep};
 
@@ -26,7 +26,7 @@ fn bench(capacity: usize) -> Bench {
     let bus = Arc::new(roomcast_bus::local::Hub::new().join());
     let parts = StoreParts { name: "bench".into(), settings, bus, sockets: Sockets::default(), token: None };
     let store = Store::new(parts);
-    let egress = Egress::new(SessionId(1), Transport::WebSocket, &store);
+    let egress = Egress::new(SessionId(1), UserId::parse("ann").unwrap(), Transport::WebSocket, &store);
     let (_, writer, client) = memory::pair(capacity);
     tokio::spawn(Arc::clone(&egress).write_to(writer));
     Bench { store, egress, client }

@@ -90,7 +90,7 @@ impl Store {
             Ok(permit) => permit,
             Err(refused) => return turned(&room, refused),
         };
-        let egress = Egress::new(self.new_session(), transport, self);
+        let egress = Egress::new(self.new_session(), user.clone(), transport, self);
         let within = self.live().timers.handshake;
         match Rooms::join(self, &room, &egress, within).await {
             Ok(seat) => Welcome::Seated(Box::new(Seated { user, seat, permit, egress })),

@@ -7,6 +7,7 @@
 mod clock;
 mod egress;
 mod entrance;
+mod events;
 mod live;
 mod rooms;
 
@@ -30,6 +31,9 @@ use tokio_util::task::TaskTracker;
 pub use clock::Clock;
 pub use egress::Egress;
 pub use entrance::{Candidate, Permit, Seated, Welcome};
+pub use events::{
+    EVENTS_KEPT, EventId, EventIdError, Events, Member, Next, NodeEvent, Recorded, Reload, Subscriber, Text, Texts,
+};
 pub use live::Live;
 pub use rooms::{FanOutTable, JoinError, RoomCell, Rooms, Seat};
 
@@ -75,6 +79,9 @@ pub struct Store {
     pub sockets: Sockets,
     /// The rooms.
     pub rooms: Rooms,
+    /// What happens, for whoever watches: the supervision's events, members who come and go, and what the configuration
+    /// actor publishes after each reload.
+    pub events: Arc<Events>,
     /// Restart policies, by path.
     pub policies: Arc<Policies>,
     /// The supervisor of rooms, whichever incarnation.
@@ -139,6 +146,7 @@ impl Store {
             bus,
             sockets,
             rooms: Rooms::default(),
+            events: Arc::default(),
             policies: Arc::new(Policies::new(policies)),
             rooms_supervisor: DynamicSlot::default(),
             connections_supervisor: DynamicSlot::default(),
@@ -241,7 +249,9 @@ impl Store {
     }
 
     pub(crate) fn begin_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+        if !self.draining.swap(true, Ordering::Relaxed) {
+            self.events.publish(NodeEvent::Draining);
+        }
     }
 
     /// The tree of actors; `None` until all of it is up.

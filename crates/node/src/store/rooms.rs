@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::egress::Egress;
-use super::{Live, Store};
+use super::{Live, Member, NodeEvent, Store};
 use crate::actors::room;
 
 /// Why a session could not be seated.
@@ -136,7 +136,7 @@ impl RoomCell {
     pub(crate) fn close_if_empty(&self, generation: u64) -> bool {
         let closed = self.lock().close_if_empty(generation);
         if closed {
-            self.store.rooms.forget(self);
+            self.store.rooms.forget(self, "empty");
         }
         closed
     }
@@ -150,7 +150,13 @@ impl RoomCell {
     fn enter(self: &Arc<Self>, egress: &Arc<Egress>, max_members: usize) -> Result<(Seat, u64), EnterError> {
         let revision = self.lock().enter(egress.session(), Arc::clone(egress), max_members)?;
         self.store.rooms.members.fetch_add(1, Ordering::Relaxed);
+        self.store.events.publish(NodeEvent::Join(self.member(egress)));
         Ok((Seat { cell: Arc::clone(self), session: egress.session() }, revision))
+    }
+
+    fn member(&self, egress: &Egress) -> Member {
+        let (user, session, transport) = (egress.user().clone(), egress.session(), egress.transport());
+        Member { room: self.id.clone(), user, session, transport }
     }
 
     fn lock(&self) -> MutexGuard<'_, Membership<Arc<Egress>>> {
@@ -174,7 +180,13 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.cell.lock().leave(self.session).is_some() {
+        let left = {
+            let mut membership = self.cell.lock();
+            let egress = membership.get(self.session).cloned();
+            membership.leave(self.session).and(egress)
+        };
+        if let Some(egress) = left {
+            self.cell.store.events.publish(NodeEvent::Leave(self.cell.member(&egress)));
             self.cell.store.rooms.members.fetch_sub(1, Ordering::Relaxed);
             // Lost when the actor is between two incarnations: the next one starts from the newest revision.
             let _ = self.cell.actor.send(room::Message::Changed);
@@ -235,7 +247,7 @@ impl Rooms {
                 Err(EnterError::Full | EnterError::Present) => return Err(Refused::RoomMembers.into()),
                 // Ended between the look-up and the entry: it is out of the map, or will be at once.
                 Err(EnterError::Closed) => {
-                    store.rooms.forget(&cell);
+                    store.rooms.forget(&cell, "empty");
                     continue;
                 }
             };
@@ -277,6 +289,7 @@ impl Rooms {
                     subscription: Arc::default(),
                 });
                 entry.insert(Arc::clone(&cell));
+                store.events.publish(NodeEvent::RoomBegun { room: id.clone() });
                 Ok((cell, true))
             }
         }
@@ -286,7 +299,7 @@ impl Rooms {
     pub(crate) fn supervisor_gave_up(&self, path: &str) {
         let Some(name) = path.strip_prefix("rooms/").filter(|name| !name.contains('/')) else { return };
         for cell in self.all().iter().filter(|cell| crate::tree::room_segment(&cell.id) == name) {
-            self.forget(cell);
+            self.forget(cell, "failed");
             for (_, egress) in cell.lock().iter() {
                 egress.close(CloseCode::Crashed, "the room failed; reconnect");
             }
@@ -298,9 +311,10 @@ impl Rooms {
         self.cells.clear();
     }
 
-    fn forget(&self, cell: &RoomCell) {
+    fn forget(&self, cell: &RoomCell, why: &'static str) {
         if self.cells.remove_if(&cell.id, |_, current| current.serial == cell.serial).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
+            cell.store.events.publish(NodeEvent::RoomEnded { room: cell.id.clone(), why });
         }
     }
 }
