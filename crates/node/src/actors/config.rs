@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::LogControl;
 use crate::config::{self, Change, ReloadOutcome, Settings, Verdict};
-use crate::store::Store;
+use crate::store::{NodeEvent, Store};
 
 /// Where settings come from, and where the log's filter goes.
 pub struct Source {
@@ -90,6 +90,7 @@ impl Config {
     }
 
     fn tell(&self, outcome: &ReloadOutcome) {
+        self.store.events.publish(NodeEvent::Reload(outcome.into()));
         if outcome.verdict == Verdict::Refused {
             self.store.metrics.config_rejections.increment(1);
             for error in &outcome.errors {

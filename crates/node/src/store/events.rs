@@ -16,6 +16,7 @@ use roomcast_supervision::ActorPath;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
+use crate::config::{ReloadOutcome, Verdict};
 use crate::metrics::Transport;
 
 /// How many events are kept. At a kilobyte each, which is rare, 4 MB.
@@ -95,24 +96,33 @@ pub enum NodeEvent {
     Draining,
 }
 
-/// What became of a reload. Published by the configuration actor.
+/// What became of a reload. Published by the configuration actor, whoever asked for it.
 #[derive(Clone, Debug, Serialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
-pub enum Reload {
-    /// In force.
-    Applied {
-        /// The number of the settings now in force, from 1.
-        generation: u64,
-        /// The live keys that changed.
-        changed: Texts,
-        /// The keys that wait for a restart.
-        waiting: Texts,
-    },
-    /// Refused whole; what was in force stays.
-    Refused {
-        /// With file, line and key.
-        errors: Texts,
-    },
+pub struct Reload {
+    /// In one word: `applied`, `unchanged` or `refused`.
+    pub outcome: Verdict,
+    /// The number of the settings in force after it, from 1.
+    pub generation: u64,
+    /// The live keys that changed.
+    pub changed: Texts,
+    /// The keys that wait for a restart.
+    pub waiting: Texts,
+    /// Why it was refused, with file, line and key.
+    pub errors: Texts,
+}
+
+impl From<&ReloadOutcome> for Reload {
+    fn from(outcome: &ReloadOutcome) -> Self {
+        let keys =
+            |live| outcome.changed.iter().filter(|change| change.live == live).map(|change| &change.key).collect();
+        Self {
+            outcome: outcome.verdict,
+            generation: outcome.generation,
+            changed: keys(true),
+            waiting: keys(false),
+            errors: outcome.errors.iter().collect(),
+        }
+    }
 }
 
 /// Who joined or left.

@@ -5,6 +5,7 @@ use roomcast_supervision::ActorPath;
 use serde_json::json;
 
 use super::*;
+use crate::config::{Change, ConfigError};
 
 fn crashed(name: impl fmt::Display) -> NodeEvent {
     NodeEvent::Crashed { path: ActorPath::root("").child(&name.to_string()), reason: Text::new("it was killed") }
@@ -95,6 +96,23 @@ fn ids_are_parsed_strictly() {
     }
 }
 
+fn reload() -> ReloadOutcome {
+    let change = |key: &str, live| Change { key: key.into(), old: None, new: Some(json!(1)), live };
+    let error = ConfigError {
+        source_name: "x.toml".into(),
+        line: Some(1),
+        key: "k".into(),
+        reason: "no".into(),
+        nearest: None,
+    };
+    ReloadOutcome {
+        verdict: Verdict::Applied,
+        generation: 3,
+        changed: vec![change("limits.max_rooms", true), change("node.name", false)],
+        errors: vec![error],
+    }
+}
+
 #[test]
 fn events_are_written_as_documented_and_each_type_is_listed() {
     let member = || Member {
@@ -123,8 +141,9 @@ fn events_are_written_as_documented_and_each_type_is_listed() {
         (NodeEvent::GaveUp { path: path() }, json!({"type": "gave_up", "path": "rooms/a%20b"})),
         (NodeEvent::Abandoned { path: path() }, json!({"type": "abandoned", "path": "rooms/a%20b"})),
         (
-            NodeEvent::Reload(Reload::Refused { errors: ["x.toml:1: no"].into_iter().collect() }),
-            json!({"type": "reload", "outcome": "refused", "errors": ["x.toml:1: no"]}),
+            NodeEvent::Reload(Reload::from(&reload())),
+            json!({"type": "reload", "outcome": "applied", "generation": 3, "changed": ["limits.max_rooms"],
+                "waiting": ["node.name"], "errors": ["x.toml:1: k: no"]}),
         ),
         (NodeEvent::Join(member()), member_json("join")),
         (NodeEvent::Leave(member()), member_json("leave")),
@@ -145,13 +164,6 @@ fn events_are_written_as_documented_and_each_type_is_listed() {
     let mut listed = NodeEvent::TYPES;
     listed.sort_unstable();
     assert_eq!(types, listed);
-    let applied = Reload::Applied {
-        generation: 3,
-        changed: ["limits.max_rooms"].into_iter().collect(),
-        waiting: [""; 0].into_iter().collect(),
-    };
-    let expected = json!({"type": "reload", "outcome": "applied", "generation": 3, "changed": ["limits.max_rooms"], "waiting": []});
-    assert_eq!(serde_json::to_value(NodeEvent::Reload(applied)).unwrap(), expected);
     let recorded = Recorded { sequence: 9, at: SystemTime::UNIX_EPOCH, event: NodeEvent::Draining };
     let expected = json!({"sequence": 9, "at": "1970-01-01T00:00:00.000Z", "type": "draining"});
     assert_eq!(serde_json::to_value(&recorded).unwrap(), expected);
