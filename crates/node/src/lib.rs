@@ -13,5 +13,6 @@ mod observe;
 mod policy;
 pub mod store;
 mod tree;
+pub mod view;
 
 pub use node::{LogControl, Node, NodeError, NodeOptions};

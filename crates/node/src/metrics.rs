@@ -9,6 +9,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use roomcast_protocol::{Class, CloseCode};
 use roomcast_relay::DropReason;
+use roomcast_supervision::ActorState;
 
 /// How a client is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,11 +80,19 @@ pub struct Metrics {
     pub config_waiting: Gauge,
     /// When a configuration was last read and found good, in seconds since 1970; 0 before the first.
     pub config_read: Gauge,
+    /// Events that followers of `/events` were too slow for.
+    pub events_missed: Counter,
+    /// The number of actors in each of [`STATES`].
+    actors: Vec<Gauge>,
     /// Time from an actor's crash to its next incarnation's running.
     pub recovery: Histogram,
     /// Nodes seen on the bus, this one included.
     pub nodes: Gauge,
 }
+
+/// What an actor may be doing.
+const STATES: [ActorState; 5] =
+    [ActorState::Starting, ActorState::Running, ActorState::Restarting, ActorState::Stopping, ActorState::Down];
 
 const META: Metadata<'static> = Metadata::new("roomcast", Level::INFO, None);
 
@@ -95,9 +104,15 @@ impl Metrics {
     #[must_use]
     pub fn new(version: &str, dialect: &str) -> Self {
         const DELAYS: [f64; 12] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
+        // From a restart at once to one after a long backoff, dense around the promised 50 ms.
+        const RECOVERIES: [f64; 15] =
+            [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 10.0];
         const DEPTHS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &DELAYS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full("roomcast_actor_recovery_seconds".into()), &RECOVERIES)
+            })
             .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_packets".into()), &DEPTHS))
             .expect("the buckets are constants and not empty")
             .build_recorder();
@@ -151,12 +166,36 @@ impl Metrics {
                 "roomcast_actor_recovery_seconds",
                 "From an actor's crash to its next incarnation's running",
             ),
+            events_missed: make.counter(
+                "roomcast_events_missed_total",
+                "Events that followers of /events were too slow for",
+                &[],
+            ),
+            actors: STATES
+                .map(|state| {
+                    let label = ("state", state.as_str());
+                    make.gauge("roomcast_actors", "Actors of the tree, by state", &[label])
+                })
+                .into(),
             nodes: make.gauge("roomcast_nodes", "Nodes seen on the bus, this one included", &[]),
             handle,
             recorder,
         };
         this.nodes.set(1.0);
         this
+    }
+
+    /// Sets the number of actors in each state.
+    pub fn actors_are(&self, states: impl Iterator<Item = ActorState>) {
+        let mut counts = [0_u32; STATES.len()];
+        for state in states {
+            if let Some(place) = STATES.iter().position(|each| *each == state) {
+                counts[place] += 1;
+            }
+        }
+        for (gauge, count) in self.actors.iter().zip(counts) {
+            gauge.set(f64::from(count));
+        }
     }
 
     /// One transport's figures.

@@ -80,6 +80,12 @@ impl<M: Clone> Membership<M> {
         self.generation
     }
 
+    /// The newest generation, from 1; 0 before the first.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Whether this generation may publish a fan-out table.
     #[must_use]
     pub fn may_publish(&self, generation: u64) -> bool {

@@ -3,6 +3,7 @@
 //! It belongs to the store, not to the connection's actor: senders hold it through fan-out tables, and when the actor
 //! dies the writer still owes the client a close frame.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct Egress {
     session: SessionId,
     user: UserId,
     transport: Transport,
+    /// Packets for this receiver that were dropped.
+    drops: AtomicU64,
     store: Arc<Store>,
     state: Mutex<State>,
     /// Wakes the writer; one waiter only.
@@ -84,6 +87,7 @@ impl Egress {
             session,
             user,
             transport,
+            drops: AtomicU64::new(0),
             store: Arc::clone(store),
             state: Mutex::new(State {
                 queue: EgressQueue::new(&store.budget),
@@ -122,15 +126,26 @@ impl Egress {
         (state.queue.len(), state.queue.bytes())
     }
 
+    /// Packets for this receiver that were dropped, for whatever reason.
+    #[must_use]
+    pub fn drops(&self) -> u64 {
+        self.drops.load(Ordering::Relaxed)
+    }
+
+    fn dropped(&self, reason: DropReason, packets: u64) {
+        self.drops.fetch_add(packets, Ordering::Relaxed);
+        self.store.metrics.dropped(reason, packets);
+    }
+
     /// Queues a packet for the receiver. Never waits; what does not fit is dropped as `relay` decides, and counted.
     pub(crate) fn push(&self, packet: &Packet, now: Time, live: &Live) {
         let mut state = self.lock();
         if state.close.is_some() || state.writer == Writer::Ended {
             drop(state);
-            self.store.metrics.dropped(DropReason::Closed, 1);
+            self.dropped(DropReason::Closed, 1);
             return;
         }
-        let mut drops = |_: &Packet, reason| self.store.metrics.dropped(reason, 1);
+        let mut drops = |_: &Packet, reason| self.dropped(reason, 1);
         state.queue.push(packet.clone(), now, &live.egress, &mut drops);
         let wake = match state.writer {
             Writer::Idle => true,
@@ -222,7 +237,7 @@ impl Egress {
                 Next::Write { oldest } => {
                     drop(live);
                     if self.bounded(writer.write(&batch)).await.is_err() {
-                        self.store.metrics.dropped(DropReason::Closed, batch.len() as u64);
+                        self.dropped(DropReason::Closed, batch.len() as u64);
                         return end.after_failure(&mut writer).await;
                     }
                     self.store.metrics.batch_written(self.transport, &batch, oldest);
@@ -253,7 +268,7 @@ impl Egress {
         }
         state.writer = Writer::Busy;
         if !matches!(state.close, Some(Closing::HangUp)) {
-            let mut drops = |_: &Packet, reason| self.store.metrics.dropped(reason, 1);
+            let mut drops = |_: &Packet, reason| self.dropped(reason, 1);
             let drained = state.queue.drain(now, &live.egress, BATCH, batch, &mut drops);
             if !batch.is_empty() {
                 return Next::Write { oldest: drained.longest_wait };
@@ -312,7 +327,7 @@ impl Drop for End<'_> {
         let metrics = &self.egress.store.metrics;
         let mut state = self.egress.lock();
         state.writer = Writer::Ended;
-        state.queue.close(&mut |_, reason| metrics.dropped(reason, 1));
+        state.queue.close(&mut |_, reason| self.egress.dropped(reason, 1));
         drop(state);
         metrics.closed(self.told);
         self.egress.ended.cancel();

@@ -38,7 +38,7 @@ pub use live::Live;
 pub use rooms::{FanOutTable, JoinError, RoomCell, Rooms, Seat};
 
 use crate::actors::config::Message as ConfigMessage;
-use crate::config::{Change, Settings};
+use crate::config::{Change, Content, Settings};
 use crate::metrics::{Metrics, Transport};
 
 /// Handshakes under way at once, over all listeners; more wait in the kernel. Each lasts `timers.handshake` at most.
@@ -101,7 +101,7 @@ pub struct Store {
     /// What the file says and only a restart puts in force.
     waiting: ArcSwap<Vec<Change>>,
     /// The file's content that was read last, whatever came of it; `None` before the first look.
-    judged: ArcSwapOption<String>,
+    judged: ArcSwapOption<Content>,
     next_session: AtomicU64,
     connections: AtomicUsize,
     per_address: std::sync::Mutex<PerAddress>,
@@ -209,13 +209,13 @@ impl Store {
     }
 
     /// The content that was read last, whatever came of it.
-    pub(crate) fn judged(&self) -> Option<Arc<String>> {
+    pub(crate) fn judged(&self) -> Option<Arc<Content>> {
         self.judged.load_full()
     }
 
-    /// Remembers what was read; called when its outcome stands, so that a crash before that reads it once more.
-    pub(crate) fn set_judged(&self, content: String) {
-        self.judged.store(Some(Arc::new(content)));
+    /// Remembers what was read.
+    pub(crate) fn set_judged(&self, content: Arc<Content>) {
+        self.judged.store(Some(content));
     }
 
     /// A number that no other session has.
@@ -277,8 +277,9 @@ impl Store {
         metrics.rooms.set(self.rooms.count() as f64);
         metrics.members.set(self.rooms.members() as f64);
         metrics.buffered_bytes.set(self.budget.used() as f64);
-        let waiting: usize = self.tree().map_or(0, |tree| tree.snapshot().iter().map(|entry| entry.depth).sum());
-        metrics.mailbox_depth.set(waiting as f64);
+        let actors = self.tree().map(Tree::snapshot).unwrap_or_default();
+        metrics.mailbox_depth.set(actors.iter().map(|entry| entry.depth).sum::<usize>() as f64);
+        metrics.actors_are(actors.iter().map(|entry| entry.state));
         let streams = self.stream_counts.take();
         metrics.dropped(DropReason::Stalled, streams.stalled + streams.overdue + streams.memory);
         for (reason, count) in [

@@ -93,6 +93,41 @@ impl RoomCell {
         self.lock().len()
     }
 
+    /// Who is in it, in the order of sessions.
+    #[must_use]
+    pub fn occupants(&self) -> Vec<Arc<Egress>> {
+        self.lock().iter().map(|(_, egress)| Arc::clone(egress)).collect()
+    }
+
+    /// Incarnations of the room's actor so far.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.lock().generation()
+    }
+
+    /// Messages in the mailbox of the room's actor.
+    #[must_use]
+    pub fn mailbox_depth(&self) -> usize {
+        self.actor.current().map_or(0, |actor| actor.depth())
+    }
+
+    /// Where its actors are in the tree.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("rooms/{}", crate::tree::room_segment(&self.id))
+    }
+
+    /// Closes who is in it right now with 1000 and says how many. The room is over when the last has left; who joins
+    /// meanwhile stays.
+    pub(crate) fn end(&self) -> usize {
+        // Not under the room's lock: closing wakes writers.
+        let occupants = self.occupants();
+        for egress in &occupants {
+            egress.close(CloseCode::Done, "the room was ended");
+        }
+        occupants.len()
+    }
+
     /// Delivers a packet to every member but its sender. Never waits.
     pub(crate) fn fan_out(&self, packet: &Packet, live: &Live) {
         let now = self.store.clock.now();
