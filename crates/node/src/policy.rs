@@ -1,10 +1,11 @@
-//! Restart policies out of the settings: the built-in ones, then `[supervision.defaults]`, then one per path or pattern.
+//! Restart policies and strategies out of the settings: the built-in ones, then `[supervision.defaults]`, then one per path
+//! or pattern. Knows which supervisors the tree has; what they supervise is in `tree`.
 
 use std::time::Duration;
 
 use roomcast_supervision::{Backoff, BackoffError, PathPattern, PatternError, Policy, PolicyPatch, PolicySet};
 
-use crate::config::{BackoffSettings, PolicySettings, Settings};
+use crate::config::{BackoffSettings, PolicySettings, Settings, StrategyName, nearest};
 
 /// The table that is for all supervisors without one of their own.
 const DEFAULTS: &str = "defaults";
@@ -34,12 +35,110 @@ pub(crate) fn policies(settings: &Settings) -> PolicySet {
         .fold(PolicySet::new(default), |set, (pattern, patch)| set.with(pattern, patch))
 }
 
-/// Checks one table's path.
+/// The supervisors of the tree, as a table may name them; a room by its name besides. A test holds them against a
+/// running tree.
+const SUPERVISORS: [&str; 8] = [DEFAULTS, "", "*", "bus", "rooms", "rooms/*", "connections", "listeners"];
+
+/// Why a table's name is no supervisor's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PathError {
+    /// It is no path at all.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// It is a worker's.
+    #[error("this is a worker, and a policy is for the supervisor that restarts it: {}", shown(.0))]
+    Worker(String),
+    /// It is nobody's.
+    #[error("the tree has no such supervisor; {}", .0.as_ref().map_or_else(known_supervisors, |near| format!("did you mean `{near}`?")))]
+    Unknown(Option<String>),
+}
+
+impl PathError {
+    /// The name that was probably meant.
+    pub(crate) fn nearest(&self) -> Option<String> {
+        match self {
+            Self::Pattern(_) => None,
+            Self::Worker(above) => Some(above.clone()),
+            Self::Unknown(near) => near.clone(),
+        }
+    }
+}
+
+fn shown(path: &str) -> String {
+    if path.is_empty() { "`\"\"`, the root".to_owned() } else { format!("`{path}`") }
+}
+
+fn known_supervisors() -> String {
+    format!(
+        "known: {}, rooms/NAME",
+        SUPERVISORS.map(|name| if name.is_empty() { "\"\" (the root)" } else { name }).join(", ")
+    )
+}
+
+/// Checks one table's name.
 ///
 /// # Errors
-/// When it is neither `defaults` nor a path or pattern.
-pub(crate) fn check_path(path: &str) -> Result<(), PatternError> {
-    if path == DEFAULTS { Ok(()) } else { PathPattern::parse(path).map(drop) }
+/// When it is neither `defaults` nor the path of a supervisor nor a pattern that one could match.
+pub(crate) fn check_path(path: &str) -> Result<(), PathError> {
+    PathPattern::parse(path)?;
+    if SUPERVISORS.contains(&path) {
+        return Ok(());
+    }
+    let names: Vec<&str> = path.split('/').collect();
+    match names[..] {
+        ["rooms" | "*", _] => Ok(()),
+        ["telemetry" | "config" | "admin"] => Err(PathError::Worker(String::new())),
+        ["bus" | "connections" | "listeners", _] => Err(PathError::Worker(names[0].to_owned())),
+        ["rooms" | "*", _, "room" | "subscription" | "*"] => Err(PathError::Worker(names[..2].join("/"))),
+        _ => {
+            let rest: Vec<&str> = names.iter().skip(1).copied().collect();
+            let known = SUPERVISORS.into_iter().filter(|name| !name.is_empty() && !name.contains(['/', '*']));
+            let near = nearest(names[0], known).filter(|near| rest.is_empty() || (*near == "rooms" && rest.len() == 1));
+            Err(PathError::Unknown(near.map(|near| [&[near], &rest[..]].concat().join("/"))))
+        }
+    }
+}
+
+/// Why a strategy was refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StrategyError {
+    /// It would end connections that have not crashed.
+    #[error("`{}` would end {ended} when one of them crashes; this supervisor stays `one_for_one`", .strategy.as_str())]
+    EndsConnections {
+        /// What was asked for.
+        strategy: StrategyName,
+        /// Who would end.
+        ended: &'static str,
+    },
+    /// It is not said which supervisor is meant.
+    #[error("a strategy is set by name: for `bus`, `listeners`, `rooms/*` or one room, `rooms/NAME`")]
+    NotByName,
+}
+
+/// Checks one table's strategy. `path` has passed [`check_path`].
+///
+/// # Errors
+/// When the crash of one child would end connections, or no supervisor is named.
+pub(crate) fn check_strategy(path: &str, strategy: StrategyName) -> Result<(), StrategyError> {
+    let ended = match path {
+        "" => "all connections, and all else that runs,",
+        "connections" => "all connections",
+        "rooms" => "the actors of all rooms",
+        "bus" | "listeners" | "rooms/*" => return Ok(()),
+        name if name.starts_with("rooms/") => return Ok(()),
+        _ => return Err(StrategyError::NotByName),
+    };
+    if strategy == StrategyName::OneForOne {
+        return Ok(());
+    }
+    Err(StrategyError::EndsConnections { strategy, ended })
+}
+
+/// The strategy of the supervisor at `path`; a room's own goes before that of all rooms.
+pub(crate) fn strategy(settings: &Settings, path: &str) -> StrategyName {
+    let named = |name: &str| settings.supervision.get(name).and_then(|policy| policy.strategy);
+    let general = || if path.starts_with("rooms/") { named("rooms/*") } else { None };
+    named(path).or_else(general).unwrap_or(StrategyName::OneForOne)
 }
 
 /// Checks one backoff.

@@ -35,9 +35,11 @@ use crate::actors::subscription::Subscription;
 use crate::actors::telemetry::Telemetry;
 use crate::actors::websocket_listener::WebSocketListener;
 use crate::actors::webtransport_listener::WebTransportListener;
+use crate::config::StrategyName;
 use crate::store::{RoomCell, Store};
 
-/// The root. One for one: no child of it needs another's state, which is in the store; so a crash stays where it is.
+/// The root. One for one: no child of it needs another's state, which is in the store; so a crash stays where it is. Any
+/// other strategy would end all connections with a crash of `telemetry`, and so the settings refuse it.
 pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
     let args = || {
         let store = Arc::clone(store);
@@ -52,11 +54,17 @@ pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
         }),
         ChildSpec::supervisor("bus", {
             let store = args();
-            move || SupervisorSpec::one_for_one(vec![ChildSpec::worker::<Link>("link", store.clone())])
+            // One for one, and any other strategy is as good: the bus client and its streams are in the store, and what is
+            // restarted here only watches them.
+            move || {
+                let children = vec![ChildSpec::worker::<Link>("link", store.clone())];
+                with_strategy(&store(), "bus", children)
+            }
         }),
         ChildSpec::supervisor("rooms", {
             let store = Arc::clone(store);
-            // A new incarnation begins with every room of the store: media went on meanwhile, over their tables.
+            // A new incarnation begins with every room of the store: media went on meanwhile, over their tables. Each room
+            // for itself: another strategy would restart all rooms with the crash of one, and the settings refuse it.
             move || {
                 let adopted = Arc::clone(&store);
                 SupervisorSpec::dynamic(move || adopted.room_children(), &store.rooms_supervisor)
@@ -64,7 +72,8 @@ pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
         }),
         ChildSpec::supervisor("connections", {
             let store = Arc::clone(store);
-            // Nothing to adopt: a connection's socket dies with it, and its client reconnects.
+            // Nothing to adopt: a connection's socket dies with it, and its client reconnects. Each for itself: another
+            // strategy would end them all with the crash of one, and the settings refuse it.
             move || SupervisorSpec::dynamic(Vec::new, &store.connections_supervisor)
         }),
     ];
@@ -78,7 +87,18 @@ pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
     SupervisorSpec::one_for_one(children)
 }
 
-/// One for one: the listeners share nothing, and their sockets are in the store.
+/// A supervisor whose strategy is the settings': one for one where they say nothing. Those who call this can afford any
+/// strategy, each for its own reason; for all others the settings refuse it.
+fn with_strategy(store: &Store, path: &str, children: Vec<ChildSpec>) -> SupervisorSpec {
+    match crate::policy::strategy(&store.settings(), path) {
+        StrategyName::OneForOne => SupervisorSpec::one_for_one(children),
+        StrategyName::OneForAll => SupervisorSpec::one_for_all(children),
+        StrategyName::RestForOne => SupervisorSpec::rest_for_one(children),
+    }
+}
+
+/// One for one: the listeners share nothing, and their sockets are in the store. For the same reason any other strategy is
+/// safe too: a restarted listener goes on accepting from the same socket, and handshakes under way are the store's.
 fn listeners(store: &Arc<Store>) -> SupervisorSpec {
     let args = || {
         let store = Arc::clone(store);
@@ -91,7 +111,7 @@ fn listeners(store: &Arc<Store>) -> SupervisorSpec {
     if store.sockets.webtransport.is_some() {
         children.push(ChildSpec::worker::<WebTransportListener>("webtransport", args()));
     }
-    SupervisorSpec::one_for_one(children)
+    with_strategy(store, "listeners", children)
 }
 
 /// A room's name as a segment of its actors' paths.
@@ -99,21 +119,23 @@ pub(crate) fn room_segment(room: &RoomId) -> String {
     ActorPath::root("").child(&room.to_string()).as_str().to_owned()
 }
 
-/// One room. One for one: the table and the bus stream are in its cell, so neither actor's crash concerns the other.
+/// One room. One for one: the table and the bus stream are in its cell, so neither actor's crash concerns the other. For the
+/// same reason any other strategy is safe: whoever is restarted with its neighbour takes over where it stood.
 /// The room's actor ends normally when the last member has left, and its subtree with it; so the subtree is transient.
 pub(crate) fn room(store: &Arc<Store>, cell: &Arc<RoomCell>) -> ChildSpec {
     let (id, name) = (format!("{}#{}", cell.id(), cell.serial()), cell.id().to_string());
+    let path = format!("rooms/{}", room_segment(cell.id()));
     let (store, cell) = (Arc::clone(store), Arc::clone(cell));
     ChildSpec::supervisor(id, move || {
         let room = Arc::clone(&cell);
         let subscription = (Arc::clone(&store), Arc::clone(&cell));
-        SupervisorSpec::one_for_one(vec![
+        let children = vec![
             ChildSpec::worker_in::<Room>("room", &cell.actor, move || Arc::clone(&room))
                 .restart(Restart::Transient)
                 .significant(),
             ChildSpec::worker::<Subscription>("subscription", move || subscription.clone()),
-        ])
-        .auto_shutdown(AutoShutdown::Any)
+        ];
+        with_strategy(&store, &path, children).auto_shutdown(AutoShutdown::Any)
     })
     .named(name)
     .restart(Restart::Transient)

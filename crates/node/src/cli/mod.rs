@@ -1,9 +1,10 @@
 //! The command line: what it says, what it prints, and the process around a node (runtime, logs, signals, exit codes).
 
 mod banner;
+mod check;
 mod logs;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -40,11 +41,11 @@ enum Command {
     Serve(Serve),
     /// Say whether a configuration file is good, without running anything.
     ///
-    /// Exit code 0: good. 1: not, with the file, line, key and reason.
-    Check {
-        /// The file to check.
-        file: PathBuf,
-    },
+    /// Exit code 0: good, with the keys that differ from the defaults and whether they act while a node runs. 1: not, with
+    /// the file, line, key and reason of each problem.
+    Check(check::Check),
+    /// Print the JSON Schema of the configuration file, for editors.
+    Schema,
 }
 
 #[derive(Debug, Args)]
@@ -62,20 +63,8 @@ struct Serve {
 pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(arguments) => serve(arguments),
-        Command::Check { file } => check(&file),
-    }
-}
-
-fn check(file: &Path) -> ExitCode {
-    match config::load(Some(file), &[]) {
-        Ok(_) => {
-            println!("{}: good", file.display());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Schema => check::schema(),
     }
 }
 

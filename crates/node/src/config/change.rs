@@ -102,7 +102,7 @@ pub fn in_force(old: &Settings, new: &Settings) -> Settings {
 
 /// Whether a key acts while the node runs. What is not named here waits for a restart, so that a new key is not believed
 /// to be live before somebody made it so.
-fn is_live(path: &[String]) -> bool {
+pub(super) fn is_live(path: &[String]) -> bool {
     let names: Vec<&str> = path.iter().map(String::as_str).collect();
     match names[..] {
         // A strategy is part of the tree's shape, which is laid down once.

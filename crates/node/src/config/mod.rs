@@ -1,19 +1,33 @@
 //! `supervisor.toml`: what an operator may set, its defaults, and errors that say where and what to change.
 //!
-//! `settings` is the values, `parse` turns text into them, `change` compares two of them. Nothing here opens a socket or
-//! starts an actor.
+//! `settings`, `listen` and `supervision` are the values; `parse` makes them out of a file and `--set` values, with the help
+//! of `read` (syntax, keys, types) and `check` (ranges, contradictions); `change` compares two of them; `settle` says when a
+//! watched file is worth reading; `schema` is for editors. Nothing here opens a socket or starts an actor.
 
 mod change;
+mod check;
+mod duration;
 mod error;
+mod listen;
 mod parse;
+mod read;
+mod schema;
 mod settings;
+mod settle;
+mod suggest;
+mod supervision;
 
 pub use change::{Change, ReloadOutcome, Verdict, diff, in_force};
 pub use error::{ConfigError, ConfigErrors, MAX_ERRORS};
-pub use parse::{load, parse};
+pub use listen::{AdminSettings, ListenSettings, Tls, TlsFiles, TlsMode, WebSocketSettings, WebTransportSettings};
+pub use parse::{MAX_FILE_BYTES, load, parse};
+pub(crate) use parse::{internal, parse_bytes, read_file, unreadable};
+pub use schema::schema;
 pub use settings::{
-    AdminSettings, AuthMode, AuthSettings, BackoffSettings, BusKind, BusSettings, ChaosSettings, DialectName,
-    EgressSettings, LimitSettings, ListenSettings, LogFormat, NatsSettings, NodeSettings, PolicySettings,
-    PresenceSettings, Settings, TelemetrySettings, TimerSettings, Tls, TlsFiles, TlsMode, WebSocketSettings,
-    WebTransportSettings,
+    Algorithm, AuthMode, AuthSettings, BusKind, BusSettings, ChaosSettings, DialectName, EgressSettings, LimitSettings,
+    LogFormat, NatsSettings, NodeSettings, PresenceSettings, Settings, TelemetrySettings, TimerSettings,
 };
+pub use settle::Content;
+pub(crate) use settle::{Next, Settling};
+pub(crate) use suggest::nearest;
+pub use supervision::{BackoffSettings, PolicySettings, StrategyName};

@@ -1,16 +1,20 @@
-//! The values of `supervisor.toml` and their defaults. Keys, meaning and units are those of the annotated file at the
-//! top of the repository, and a test holds the two together.
+//! The values of `supervisor.toml` and their defaults, but for `[listen]` and `[supervision]`, which have their own files.
+//! Keys, meaning and units are those of the annotated file at the top of the repository; a test holds the two together.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use roomcast_protocol::Dialect;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::duration::HumanDuration;
+use super::listen::ListenSettings;
+use super::supervision::{PolicySettings, policies_schema};
+
 /// Everything that an operator may set.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Who this node is.
@@ -30,6 +34,7 @@ pub struct Settings {
     /// How nodes see each other (live).
     pub presence: PresenceSettings,
     /// Restart policy by supervisor path or pattern; `defaults` is for all others (live).
+    #[schemars(schema_with = "policies_schema")]
     pub supervision: BTreeMap<String, PolicySettings>,
     /// Faults on purpose (live).
     pub chaos: ChaosSettings,
@@ -38,16 +43,19 @@ pub struct Settings {
 }
 
 /// `[node]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSettings {
     /// Unique in the cluster; `auto` makes one from the host's name and a random suffix.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{1,64}$"))]
     pub name: String,
     /// Where it runs, as the health and connection subjects say it.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{1,64}$"))]
     pub region: String,
     /// Which numbering it speaks.
     pub dialect: DialectName,
     /// The service name in the health and connection subjects.
+    #[schemars(regex(pattern = "^[A-Za-z0-9_-]{1,64}$"))]
     pub service: String,
 }
 
@@ -58,7 +66,7 @@ impl Default for NodeSettings {
 }
 
 /// The dialect's name in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DialectName {
     /// The numbering of the seed document.
@@ -76,134 +84,8 @@ impl From<DialectName> for Dialect {
     }
 }
 
-/// `[listen]`: with no table below it, all three listeners run on their defaults; with any, only those that are there.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListenSettings {
-    /// The WebSocket listener.
-    #[serde(default)]
-    pub websocket: Option<WebSocketSettings>,
-    /// The WebTransport listener.
-    #[serde(default)]
-    pub webtransport: Option<WebTransportSettings>,
-    /// The operator's listener.
-    #[serde(default)]
-    pub admin: Option<AdminSettings>,
-}
-
-impl Default for ListenSettings {
-    fn default() -> Self {
-        Self {
-            websocket: Some(WebSocketSettings::default()),
-            webtransport: Some(WebTransportSettings::default()),
-            admin: Some(AdminSettings::default()),
-        }
-    }
-}
-
-/// `[listen.websocket]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebSocketSettings {
-    /// Address and port; port 0 lets the system choose.
-    pub bind: SocketAddr,
-    /// How it is secured.
-    pub tls: Tls,
-}
-
-impl Default for WebSocketSettings {
-    fn default() -> Self {
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 8080)), tls: Tls::Mode(TlsMode::Off) }
-    }
-}
-
-/// `[listen.webtransport]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebTransportSettings {
-    /// Address and port; port 0 lets the system choose.
-    pub bind: SocketAddr,
-    /// How it is secured; never off.
-    pub tls: Tls,
-}
-
-impl Default for WebTransportSettings {
-    fn default() -> Self {
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 4433)), tls: Tls::Mode(TlsMode::SelfSigned) }
-    }
-}
-
-/// How a listener is secured.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
-pub enum Tls {
-    /// `"off"` or `"self-signed"`.
-    Mode(TlsMode),
-    /// Files in PEM, read again when they change.
-    Files(TlsFiles),
-}
-
-impl<'de> Deserialize<'de> for Tls {
-    /// By hand, so that an error says what may stand there (an untagged enum only says that nothing matched).
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Tls;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(r#""off", "self-signed" or { cert = "FILE", key = "FILE" }"#)
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Tls, E> {
-                TlsMode::deserialize(serde::de::value::StrDeserializer::new(text)).map(Tls::Mode)
-            }
-
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Tls, A::Error> {
-                TlsFiles::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Tls::Files)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// `{ cert = "…", key = "…" }`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct TlsFiles {
-    /// The certificate chain, leaf first.
-    pub cert: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
-}
-
-/// Security that needs no files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TlsMode {
-    /// Plain TCP: for loopback, or behind a proxy that ends TLS.
-    Off,
-    /// A certificate made at start, at most 14 days old, whose hash browsers pin.
-    SelfSigned,
-}
-
-/// `[listen.admin]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdminSettings {
-    /// Address and port; port 0 lets the system choose.
-    pub bind: SocketAddr,
-    /// Holds the token that changing calls need; empty: a random one is made and its file printed.
-    pub token_file: PathBuf,
-}
-
-impl Default for AdminSettings {
-    fn default() -> Self {
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 9090)), token_file: PathBuf::new() }
-    }
-}
-
 /// `[bus]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BusSettings {
     /// Which bus.
@@ -219,7 +101,7 @@ impl Default for BusSettings {
 }
 
 /// The kinds of bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BusKind {
     /// Inside this process: a node alone.
@@ -229,7 +111,7 @@ pub enum BusKind {
 }
 
 /// `[bus.nats]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatsSettings {
     /// The brokers' addresses.
@@ -251,13 +133,13 @@ impl Default for NatsSettings {
 }
 
 /// `[auth]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthSettings {
     /// Where identity comes from.
     pub mode: AuthMode,
     /// The only signature algorithm that tokens may use.
-    pub algorithm: String,
+    pub algorithm: Algorithm,
     /// The secret or public key that tokens are checked with.
     pub key_file: PathBuf,
     /// The issuer that tokens must name.
@@ -270,7 +152,7 @@ impl Default for AuthSettings {
     fn default() -> Self {
         Self {
             mode: AuthMode::Open,
-            algorithm: "HS256".into(),
+            algorithm: Algorithm::Hs256,
             key_file: PathBuf::new(),
             issuer: "videocall-meeting-backend".into(),
             origins: Vec::new(),
@@ -279,7 +161,7 @@ impl Default for AuthSettings {
 }
 
 /// Where identity comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// From the path.
@@ -288,27 +170,51 @@ pub enum AuthMode {
     Token,
 }
 
+/// Signature algorithms of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Algorithm {
+    /// A shared secret.
+    #[serde(rename = "HS256")]
+    Hs256,
+    /// An Ed25519 key.
+    #[serde(rename = "EdDSA")]
+    EdDsa,
+    /// A key on the curve P-256.
+    #[serde(rename = "ES256")]
+    Es256,
+    /// An RSA key.
+    #[serde(rename = "RS256")]
+    Rs256,
+}
+
 /// `[limits]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
     /// Open connections on this node.
+    #[schemars(range(min = 1))]
     pub max_connections: usize,
     /// Open connections from one address; 0: no limit.
     pub max_connections_per_ip: usize,
     /// Addresses or networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<String>,
     /// All egress queues of the node together, bytes.
+    #[schemars(range(min = 1))]
     pub max_buffered_bytes: usize,
     /// Rooms on this node.
+    #[schemars(range(min = 1))]
     pub max_rooms: usize,
     /// Members of one room on this node.
+    #[schemars(range(min = 1))]
     pub max_room_members: usize,
     /// The largest packet, bytes.
+    #[schemars(range(min = 1, max = 4_000_000))]
     pub max_packet_bytes: usize,
     /// Packets that one connection may send each second.
+    #[schemars(range(min = 1))]
     pub ingress_packets_per_second: u32,
     /// Bytes that one connection may send each second.
+    #[schemars(range(min = 1))]
     pub ingress_bytes_per_second: u32,
 }
 
@@ -329,21 +235,23 @@ impl Default for LimitSettings {
 }
 
 /// `[egress]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct EgressSettings {
     /// Packets that may wait for one receiver.
+    #[schemars(range(min = 1))]
     pub queue_packets: usize,
     /// Bytes that may wait for one receiver.
+    #[schemars(range(min = 1))]
     pub queue_bytes: usize,
     /// Video older than this in a queue goes first.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub max_delay: Duration,
     /// The most that a dense connection waits for a batch.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub coalesce: Duration,
     /// A queue full of control for this long: the client is disconnected.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub slow_client: Duration,
 }
 
@@ -360,23 +268,23 @@ impl Default for EgressSettings {
 }
 
 /// `[timers]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TimerSettings {
     /// From accept to joined.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub handshake: Duration,
     /// Between pings.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub ping: Duration,
     /// Without a sign of life for this long: gone.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub idle: Duration,
     /// How long a leave may be undone by a return (sessions dialect).
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub leave_grace: Duration,
     /// Over how long a drain is spread.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub drain: Duration,
 }
 
@@ -393,14 +301,14 @@ impl Default for TimerSettings {
 }
 
 /// `[presence]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PresenceSettings {
     /// Between this node's signs of life.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub heartbeat: Duration,
     /// A node unheard for this long is lost.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "HumanDuration")]
     pub lost_after: Duration,
 }
 
@@ -410,40 +318,8 @@ impl Default for PresenceSettings {
     }
 }
 
-/// `[supervision.…]`: what is left out comes from `[supervision.defaults]`, and there from the built-in policy.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PolicySettings {
-    /// More restarts than this within the period: the supervisor gives up and its parent decides.
-    pub intensity: Option<u32>,
-    /// The window in which restarts are counted.
-    #[serde(with = "humantime_serde")]
-    pub period: Option<Duration>,
-    /// How long a child may take to stop before it is killed.
-    #[serde(with = "humantime_serde")]
-    pub shutdown: Option<Duration>,
-    /// The wait between restarts; the first is immediate.
-    pub backoff: Option<BackoffSettings>,
-}
-
-/// `backoff = { initial, factor, max, jitter }`
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct BackoffSettings {
-    /// The wait before the second restart.
-    #[serde(with = "humantime_serde")]
-    pub initial: Duration,
-    /// What each further wait is multiplied by.
-    pub factor: f64,
-    /// The longest wait.
-    #[serde(with = "humantime_serde")]
-    pub max: Duration,
-    /// By how much a wait may differ at random, as a part of it: 0 to 1.
-    pub jitter: f64,
-}
-
 /// `[chaos]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChaosSettings {
     /// Whether `kill` works.
@@ -451,7 +327,7 @@ pub struct ChaosSettings {
 }
 
 /// `[telemetry]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetrySettings {
     /// A level (`error` … `trace`) or filter directives (live).
@@ -467,7 +343,7 @@ impl Default for TelemetrySettings {
 }
 
 /// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.

@@ -1,0 +1,209 @@
+//! TOML text to settings: syntax, unknown keys and types, every problem of them, each with its key and line. What the
+//! values mean is not looked at here.
+//!
+//! All problems are found by asking serde again and again: what it complains about is noted and taken out, so that its
+//! default stands in, until it is content. So the types of the settings are the only description of what may be written.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use toml::de::{DeTable, DeValue};
+
+use super::change::written;
+use super::error::{ConfigError, MAX_ERRORS};
+use super::settings::Settings;
+use super::suggest::nearest;
+
+/// What a text says.
+pub(super) struct Reading {
+    /// The settings, with the default where a value was no good.
+    pub(super) settings: Settings,
+    /// What was no good.
+    pub(super) errors: Vec<ConfigError>,
+    /// The paths of the keys in `errors`: nothing more is to be said about them.
+    pub(super) bad: Vec<Vec<String>>,
+}
+
+/// Reads a text. `None` for the settings' sake: when it is not TOML, nothing else about it is worth saying.
+pub(super) fn read(source_name: &str, text: &str) -> Result<Reading, Vec<ConfigError>> {
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    let mut errors: Vec<ConfigError> = syntax.iter().map(|error| syntax_error(source_name, text, error)).collect();
+    errors.dedup_by(|a, b| a.line == b.line);
+    if syntax.iter().any(|error| error.message() != DUPLICATE) {
+        return Err(errors);
+    }
+    let mut document = document.into_inner();
+    let mut bad: Vec<Vec<String>> = Vec::new();
+    loop {
+        let spanned = toml::Spanned::new(0..text.len(), document.clone());
+        let error = match Settings::deserialize(spanned.into_deserializer()) {
+            Ok(mut settings) => {
+                // An empty table says nothing; without it, equal settings are equal key by key.
+                settings.supervision.retain(|_, policy| *policy != Default::default());
+                return Ok(Reading { settings, errors, bad });
+            }
+            Err(error) => error,
+        };
+        let span = error.span().unwrap_or(0..0);
+        let mut path = path_at(&document, &span);
+        let message = error.message().trim();
+        let (reason, nearest) = explain(message);
+        if let Some(unknown) = quoted(message, "unknown field ")
+            && path.last().map(String::as_str) != Some(unknown)
+        {
+            path.push(unknown.to_owned());
+        }
+        let removed = remove(&mut document, &path);
+        if removed && message.starts_with("missing field") && bad.iter().any(|bad| bad.starts_with(&path)) {
+            // Missing only because it was taken out.
+            continue;
+        }
+        errors.push(ConfigError {
+            source_name: source_name.to_owned(),
+            line: Some(line_of(text, span.start)),
+            key: written(&path),
+            reason,
+            nearest,
+        });
+        bad.push(path);
+        if !removed || errors.len() >= MAX_ERRORS {
+            return Err(errors);
+        }
+    }
+}
+
+/// The line of a key, or of what is nearest above it.
+pub(super) fn line_of_key(text: &str, path: &[String]) -> Option<Place> {
+    let mut table = DeTable::parse_recoverable(text).0.into_inner();
+    let mut place = None;
+    for (depth, part) in path.iter().enumerate() {
+        let Some((key, value)) = table.into_iter().find(|(key, _)| key.get_ref() == part.as_str()) else { break };
+        place = Some(Place { line: line_of(text, key.span().start), exact: depth + 1 == path.len() });
+        match value.into_inner() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    place
+}
+
+/// Where a key is.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    /// Whether it is the key's own line, not that of a table around it.
+    pub(super) exact: bool,
+}
+
+const DUPLICATE: &str = "duplicate key";
+
+fn syntax_error(source_name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    // At the end of a text without a value, the last line is meant, not the one after it.
+    let at = error.span().map_or(0, |span| span.start).min(text.trim_end().len());
+    let line = line_of(text, at);
+    let message = error.message().trim();
+    // What the parser would have taken instead is no help when quotes are missing.
+    let message = message.strip_suffix(", expected literal string").unwrap_or(message);
+    let reason = if message == DUPLICATE {
+        "is set twice; keep one".to_owned()
+    } else {
+        format!("is not valid TOML: {message}")
+    };
+    let key = key_on_line(text, line);
+    ConfigError { source_name: source_name.to_owned(), line: Some(line), key, reason, nearest: None }
+}
+
+/// The key that is written on a line which may not be TOML, under the header above it: a best effort, for people.
+fn key_on_line(text: &str, line: usize) -> String {
+    let header_of =
+        |line: &str| line.trim().strip_prefix('[').map(|rest| rest.trim_matches(['[', ']', ' ']).to_owned());
+    let lines: Vec<&str> = text.lines().take(line).collect();
+    let Some((last, before)) = lines.split_last() else { return String::new() };
+    if let Some(header) = header_of(last) {
+        return header;
+    }
+    let Some((key, _)) = last.split_once(['=', ':']) else { return String::new() };
+    let header = before.iter().rev().find_map(|line| header_of(line));
+    match header {
+        Some(header) => format!("{header}.{}", key.trim()),
+        None => key.trim().to_owned(),
+    }
+}
+
+/// Makes serde's sentence one that says what to do, with the nearest valid name.
+fn explain(message: &str) -> (String, Option<String>) {
+    let Some(unknown) = quoted(message, "unknown field ").or_else(|| quoted(message, "unknown variant ")) else {
+        return (in_words(message), None);
+    };
+    let known = message.split("expected").nth(1).unwrap_or_default();
+    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+    let near = nearest(unknown, known.iter().copied());
+    let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
+    let reason = match near {
+        Some(near) => format!("{what} `{unknown}`; did you mean `{near}`?"),
+        None if known.is_empty() => format!("{what} `{unknown}`; nothing may stand here"),
+        None => format!("{what} `{unknown}`; known here: {}", known.join(", ")),
+    };
+    (reason, near.map(str::to_owned))
+}
+
+/// The types' names in words that an operator knows.
+fn in_words(message: &str) -> String {
+    let Some((given, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let expected = match expected {
+        "usize" | "u32" | "u64" => "a whole number from 0 (and not beyond all bounds)",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list in [ ]",
+        "a map" => "a table",
+        "path string" => "a path in quotes",
+        "a string" => "text in quotes",
+        "string or map" => "text in quotes or a table",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    format!("{given}, expected {expected}")
+}
+
+fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
+    message.strip_prefix(before)?.strip_prefix('`')?.split('`').next()
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// The path of the innermost key whose key or value covers the span.
+fn path_at(table: &DeTable<'_>, span: &Range<usize>) -> Vec<String> {
+    let covers = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    for (key, value) in table {
+        let name = || vec![key.get_ref().to_string()];
+        if covers(key.span()) {
+            return name();
+        }
+        let inner = match value.get_ref() {
+            DeValue::Table(inner) => path_at(inner, span),
+            _ => Vec::new(),
+        };
+        if !inner.is_empty() {
+            return [name(), inner].concat();
+        }
+        if covers(value.span()) {
+            return name();
+        }
+    }
+    Vec::new()
+}
+
+fn remove(table: &mut DeTable<'_>, path: &[String]) -> bool {
+    let Some((first, rest)) = path.split_first() else { return false };
+    let Some(key) = table.keys().find(|key| key.get_ref() == first.as_str()).cloned() else { return false };
+    if rest.is_empty() {
+        return table.remove(&key).is_some();
+    }
+    match table.get_mut(&key).map(toml::Spanned::get_mut) {
+        Some(DeValue::Table(inner)) => remove(inner, rest),
+        _ => false,
+    }
+}
