@@ -12,6 +12,7 @@ mod node;
 mod observe;
 mod policy;
 pub mod store;
+mod token;
 mod tree;
 pub mod view;
 

@@ -16,6 +16,7 @@ use crate::actors::config::{Message as ConfigMessage, Source};
 use crate::config::{Settings, Tls, TlsMode};
 use crate::observe::Watcher;
 use crate::store::{Addresses, Sockets, Store, StoreParts};
+use crate::token;
 
 /// Connections that the kernel completes for us while we are busy.
 const BACKLOG: i32 = 1024;
@@ -100,8 +101,8 @@ impl Node {
     /// When an address, a certificate or the token is not to be had, or the tree does not start; nothing is left then.
     pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
         let NodeOptions { settings, config_file, overrides, log_control, bus } = options;
-        let token = token(&settings)?;
         let sockets = bind(&settings)?;
+        let token = token(&settings, &sockets)?;
         let name = match settings.node.name.as_str() {
             "auto" => automatic_name(),
             name => name.to_owned(),
@@ -259,31 +260,14 @@ fn automatic_name() -> String {
 }
 
 /// Reads the admin token, or makes one that only this user can read.
-fn token(settings: &Settings) -> Result<Option<(String, PathBuf)>, NodeError> {
-    let Some(admin) = &settings.listen.admin else { return Ok(None) };
-    if !admin.token_file.as_os_str().is_empty() {
-        let file = admin.token_file.clone();
-        let failed = |error| NodeError::Token(file.clone(), error);
-        let token = std::fs::read_to_string(&file).map_err(failed)?.trim().to_owned();
-        if token.len() < 16 {
-            return Err(failed(std::io::Error::other("holds fewer than 16 characters, which can be guessed")));
-        }
-        return Ok(Some((token, file)));
+fn token(settings: &Settings, sockets: &Sockets) -> Result<Option<(String, PathBuf)>, NodeError> {
+    let (Some(admin), Some(bound)) = (&settings.listen.admin, sockets.addresses().admin) else { return Ok(None) };
+    if admin.token_file.as_os_str().is_empty() {
+        return token::make(bound.port()).map(Some).map_err(|(file, error)| NodeError::Token(file, error));
     }
-    let mut random = [0; 24];
-    let directory = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let file = directory.join(format!("roomcast-{}-{:08x}.token", std::process::id(), fastrand::u32(..)));
-    let failed = |error| NodeError::Token(file.clone(), error);
-    getrandom::fill(&mut random).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    write_private(&file, &token).map_err(failed)?;
-    Ok(Some((token, file)))
-}
-
-fn write_private(file: &Path, token: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    // `create_new` follows no link that somebody else left in a shared directory.
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
-    writeln!(file, "{token}")
+    let file = admin.token_file.clone();
+    match token::read(&file) {
+        Ok(token) => Ok(Some((token, file))),
+        Err(error) => Err(NodeError::Token(file, error)),
+    }
 }

@@ -30,7 +30,11 @@ fn write_banner(out: &mut String, node: &Node, config_file: Option<&Path>) -> st
         writeln!(out, "                certificate SHA-256 {}", certificate.hash_base64())?;
     }
     if let Some(address) = addresses.admin {
-        writeln!(out, "  Admin         http://{address}  /metrics /healthz /readyz /tree")?;
+        let whom = if address.port() == 9090 { String::new() } else { format!(" --admin {address}") };
+        writeln!(
+            out,
+            "  Admin         http://{address}  ask it: roomcast tree{whom}; or top, events, rooms, reload, kill"
+        )?;
         if let Some(file) = node.token_file() {
             writeln!(out, "                token for changing calls: {}", file.display())?;
         }

@@ -3,6 +3,7 @@
 mod banner;
 mod check;
 mod logs;
+mod operate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,8 +30,14 @@ Examples:
   roomcast serve --config /etc/roomcast/supervisor.toml
   roomcast serve --set listen.websocket.bind=0.0.0.0:8080 --set limits.max_rooms=500
   roomcast check supervisor.toml                      before you reload it
+  roomcast tree                                       what runs, what was restarted and why
+  roomcast top                                        rooms, rates, restarts, as they are now
+  roomcast events --type crashed,restarted            as they happen
+  roomcast kill rooms/standup/room                    nobody notices; needs chaos.enabled
 
-A running node answers on its admin address: /metrics /healthz /readyz /tree";
+Those that ask a running node take --admin ADDR and --token-file FILE, and end with 0: done, 1: the node refused or has
+no such thing, 2: not understood, 3: nobody answers. The node's admin address answers programs too: `curl
+127.0.0.1:9090` lists what it knows.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -46,6 +53,8 @@ enum Command {
     Check(check::Check),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
+    #[command(flatten)]
+    Operate(operate::Command),
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +74,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve(arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Schema => check::schema(),
+        Command::Operate(command) => operate::run(command),
     }
 }
 
