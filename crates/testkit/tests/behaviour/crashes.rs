@@ -241,7 +241,7 @@ async fn actors_are_killed_by_path_through_the_admin_port_and_only_with_the_toke
     {
         let before = tree.snapshot().iter().map(|entry| entry.restarts).sum::<u64>();
         let (status, body) = node.admin("POST", &format!("/actors/{path}/kill?fault={fault}&for=1ms")).await;
-        assert_eq!((status, body.as_str()), (200, "{\"hit\":1}"), "{path}");
+        assert!(status == 200 && body.starts_with("{\"hit\":1,"), "{path}: {body}");
         if fault != "stall" {
             eventually("it was restarted", SOON, async || {
                 tree.snapshot().iter().map(|entry| entry.restarts).sum::<u64>() > before

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod asking;
 mod calls;
 mod crashes;
+mod events;
 mod hostile;
+mod operator;
 mod raw;
 mod rooms;
 mod third_party;
