@@ -138,6 +138,8 @@ impl Config {
             self.store.apply(merged);
         }
         self.store.set_config_waiting(waiting);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.store.metrics.config_read.set(now.as_secs_f64());
         ReloadOutcome { verdict, generation: self.store.config_generation(), changed, errors: Vec::new() }
     }
 
@@ -150,8 +152,6 @@ impl Config {
             }
             return;
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.store.metrics.config_read.set(now.as_secs_f64());
         let keys = |live: bool| {
             let keys = outcome.changed.iter().filter(|change| change.live == live).map(|change| change.key.as_str());
             keys.collect::<Vec<_>>().join(", ")

@@ -41,7 +41,14 @@ pub(super) fn check(settings: &Settings) -> Vec<Problem> {
     found.times(settings);
     found.supervision(settings);
     found.log(&settings.telemetry.log);
-    found.0
+    let mut problems = found.0;
+    // What is out of range by itself contradicts others by the way.
+    let alone: Vec<_> =
+        problems.iter().filter(|problem| problem.with.is_empty()).map(|problem| problem.key.clone()).collect();
+    problems.retain(|Problem { key, with, .. }| {
+        with.is_empty() || !alone.iter().any(|alone| alone == key || with.contains(alone))
+    });
+    problems
 }
 
 fn path(key: &str) -> Vec<String> {

@@ -77,7 +77,13 @@ pub fn parse(source_name: &str, text: &str, overrides: &[String]) -> Result<Sett
     if !errors.is_empty() {
         return Err(ConfigErrors::new(errors));
     }
-    if overrides.is_empty() { Ok(settings) } else { lay_over(text, overrides) }
+    if overrides.is_empty() { Ok(tidy(settings)) } else { lay_over(text, overrides) }
+}
+
+/// An empty table of a supervisor says nothing; without it, settings that mean the same are the same key by key.
+fn tidy(mut settings: Settings) -> Settings {
+    settings.supervision.retain(|_, policy| *policy != Default::default());
+    settings
 }
 
 /// The text is good; the values may not be.
@@ -136,7 +142,7 @@ fn lay_over(text: &str, overrides: &[String]) -> Result<Settings, ConfigErrors> 
             ConfigError { source_name: blamed.join(" "), line: None, key: written(&key), reason, nearest }
         })
         .collect();
-    if errors.is_empty() { Ok(settings) } else { Err(ConfigErrors::new(errors)) }
+    if errors.is_empty() { Ok(tidy(settings)) } else { Err(ConfigErrors::new(errors)) }
 }
 
 fn plain(source_name: String, line: Option<usize>, key: String, reason: String) -> ConfigError {

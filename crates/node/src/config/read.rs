@@ -35,14 +35,17 @@ pub(super) fn read(source_name: &str, text: &str) -> Result<Reading, Vec<ConfigE
     }
     let mut document = document.into_inner();
     let mut bad: Vec<Vec<String>> = Vec::new();
+    for (path, line) in lists_for_tables(&document, text) {
+        remove(&mut document, &path);
+        let reason = "invalid type: list, expected a table".to_owned();
+        let (source_name, key) = (source_name.to_owned(), written(&path));
+        errors.push(ConfigError { source_name, line: Some(line), key, reason, nearest: None });
+        bad.push(path);
+    }
     loop {
         let spanned = toml::Spanned::new(0..text.len(), document.clone());
         let error = match Settings::deserialize(spanned.into_deserializer()) {
-            Ok(mut settings) => {
-                // An empty table says nothing; without it, equal settings are equal key by key.
-                settings.supervision.retain(|_, policy| *policy != Default::default());
-                return Ok(Reading { settings, errors, bad });
-            }
+            Ok(settings) => return Ok(Reading { settings, errors, bad }),
             Err(error) => error,
         };
         let span = error.span().unwrap_or(0..0);
@@ -129,6 +132,34 @@ fn key_on_line(text: &str, line: usize) -> String {
         Some(header) => format!("{header}.{}", key.trim()),
         None => key.trim().to_owned(),
     }
+}
+
+/// Where a list stands in a table's place. Serde would take its elements for the table's values, one after the other.
+fn lists_for_tables(document: &DeTable<'_>, text: &str) -> Vec<(Vec<String>, usize)> {
+    fn walk(table: &DeTable<'_>, path: &mut Vec<String>, found: &mut dyn FnMut(&[String], usize)) {
+        for (key, value) in table {
+            path.push(key.get_ref().to_string());
+            match value.get_ref() {
+                DeValue::Table(inner) => walk(inner, path, found),
+                DeValue::Array(_) => found(path, key.span().start),
+                _ => {}
+            }
+            path.pop();
+        }
+    }
+    let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
+    let is_table = |path: &[String]| match path {
+        [section, _] if section == "supervision" => true,
+        [section, _, key] if section == "supervision" => key == "backoff",
+        _ => path.iter().try_fold(&defaults, |value, key| value.get(key)).is_some_and(serde_json::Value::is_object),
+    };
+    let mut lists = Vec::new();
+    walk(document, &mut Vec::new(), &mut |path, start| {
+        if is_table(path) && lists.len() < MAX_ERRORS {
+            lists.push((path.to_vec(), line_of(text, start)));
+        }
+    });
+    lists
 }
 
 /// Makes serde's sentence one that says what to do, with the nearest valid name.
