@@ -80,7 +80,7 @@ impl Serving {
 async fn help_teaches_and_the_version_is_told() {
     let help = output(&["--help"]).await;
     assert!(help.status.success());
-    for word in ["serve", "check", "Examples:", "--set limits.max_rooms=500", "/metrics"] {
+    for word in ["serve", "check", "Examples:", "--set limits.max_rooms=500", "curl"] {
         assert!(text(&help.stdout).contains(word), "{word}");
     }
     let serve = text(&output(&["serve", "--help"]).await.stdout);
