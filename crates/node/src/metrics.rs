@@ -334,3 +334,7 @@ impl Maker<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -220,3 +220,30 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 fn say(status: StatusCode, message: &str) -> Response {
     (status, Json(json!({ "message": message }))).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn place() -> OwnedSemaphorePermit {
+        Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lasts_a_minute_unless_it_follows_and_takes_what_it_is_sent() {
+        let begun = Instant::now();
+        let short = Line { following: Mutex::default() };
+        assert_eq!(short.next_look(begun), Some(begun + MAX_AGE));
+        tokio::time::advance(MAX_AGE).await;
+        assert_eq!(short.next_look(begun), None);
+        let long = Line { following: Mutex::default() };
+        long.follow(place().await);
+        for _ in 0..100 {
+            tokio::time::advance(MAX_SILENCE / 2).await;
+            long.taken();
+            assert_eq!(long.next_look(begun), Some(Instant::now() + MAX_SILENCE));
+        }
+        tokio::time::advance(MAX_SILENCE).await;
+        assert_eq!(long.next_look(begun), None, "it takes nothing any more");
+    }
+}
