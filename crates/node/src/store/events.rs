@@ -152,7 +152,11 @@ impl Text {
     pub fn new(text: impl fmt::Display) -> Self {
         let mut text = text.to_string();
         if text.len() > MAX_TEXT {
-            text.truncate(text.floor_char_boundary(MAX_TEXT - '…'.len_utf8()));
+            let mut end = MAX_TEXT - '…'.len_utf8();
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
             text.push('…');
         }
         Self(text.into())
