@@ -225,6 +225,17 @@ fn say(status: StatusCode, message: &str) -> Response {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_page_names_every_path_and_every_event() {
+        let page = include_str!("../../../../../docs/admin.md");
+        for (route, _) in ROUTES.iter().filter(|(route, _)| !route.is_empty()) {
+            assert!(page.contains(&format!("`{route}`")), "{route}");
+        }
+        for kind in crate::store::NodeEvent::TYPES {
+            assert!(page.contains(&format!("`{kind}`")), "{kind}");
+        }
+    }
+
     async fn place() -> OwnedSemaphorePermit {
         Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap()
     }
