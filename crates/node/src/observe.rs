@@ -57,8 +57,10 @@ impl Watcher {
             }
             EventKind::Exited { reason, .. } => {
                 tracing::debug!(actor = path, %reason, "ended");
-                // A supervisor that gave up ends in order, and is restarted all the same.
-                self.remember(&event.path, reason.kind());
+                // A supervisor that gave up ends in order, and is restarted all the same; rooms end in order for good.
+                if !path.starts_with("rooms/") {
+                    self.remember(&event.path, reason.kind());
+                }
             }
             EventKind::GaveUp => {
                 store.metrics.escalated(&escalation_kind(path));

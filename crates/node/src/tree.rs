@@ -14,7 +14,7 @@
 //! │     └─ subscription            `room.{id}.*` on the bus
 //! ├─ connections                   simple_one_for_one, temporary
 //! │  └─ {session}                  one client
-//! ├─ admin                         /metrics, health, tree
+//! ├─ admin                         /metrics, health, tree, rooms, events; reload, kill
 //! └─ listeners                     one_for_one
 //!    ├─ certificates               renews self-signed ones, reads changed files
 //!    ├─ websocket
