@@ -130,6 +130,7 @@ impl Config {
         let acts = waiting.len() < changed.len();
         let verdict =
             if acts || waiting != *self.store.config_waiting() { Verdict::Applied } else { Verdict::Unchanged };
+        self.store.set_config_waiting(waiting);
         if acts {
             let merged = config::in_force(&old, new);
             if let Err(reason) = self.source.log_control.set(&merged.telemetry.log) {
@@ -137,7 +138,6 @@ impl Config {
             }
             self.store.apply(merged);
         }
-        self.store.set_config_waiting(waiting);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.store.metrics.config_read.set(now.as_secs_f64());
         ReloadOutcome { verdict, generation: self.store.config_generation(), changed, errors: Vec::new() }

@@ -197,9 +197,10 @@ impl Store {
         self.budget.set_limit(settings.limits.max_buffered_bytes);
         self.policies.replace(crate::policy::policies(&settings));
         self.live.store(Arc::new(Live::from(&settings)));
-        self.settings.store(Arc::new(settings));
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.config_generation.set(generation as f64);
+        // Last, so that whoever sees the settings sees the rest too.
+        self.settings.store(Arc::new(settings));
     }
 
     /// Remembers what waits for a restart.
