@@ -110,6 +110,12 @@ pub(crate) enum StrategyError {
         /// Who would end.
         ended: &'static str,
     },
+    /// A room's actor would be down for as long as its subscription is, and joins with it.
+    #[error(
+        "`one_for_all` would let joins wait for the bus: a room that cannot subscribe would be restarted whole again \
+             and again; use `one_for_one` or `rest_for_one`"
+    )]
+    JoinsWait,
     /// It is not said which supervisor is meant.
     #[error("a strategy is set by name: for `bus`, `listeners`, `rooms/*` or one room, `rooms/NAME`")]
     NotByName,
@@ -118,13 +124,16 @@ pub(crate) enum StrategyError {
 /// Checks one table's strategy. `path` has passed [`check_path`].
 ///
 /// # Errors
-/// When the crash of one child would end connections, or no supervisor is named.
+/// When the crash of one child would end connections or keep clients from joining, or no supervisor is named.
 pub(crate) fn check_strategy(path: &str, strategy: StrategyName) -> Result<(), StrategyError> {
     let ended = match path {
         "" => "all connections, and all else that runs,",
         "connections" => "all connections",
         "rooms" => "the actors of all rooms",
-        "bus" | "listeners" | "rooms/*" => return Ok(()),
+        "bus" | "listeners" => return Ok(()),
+        name if name.starts_with("rooms/") && strategy == StrategyName::OneForAll => {
+            return Err(StrategyError::JoinsWait);
+        }
         name if name.starts_with("rooms/") => return Ok(()),
         _ => return Err(StrategyError::NotByName),
     };

@@ -119,8 +119,10 @@ pub(crate) fn room_segment(room: &RoomId) -> String {
     ActorPath::root("").child(&room.to_string()).as_str().to_owned()
 }
 
-/// One room. One for one: the table and the bus stream are in its cell, so neither actor's crash concerns the other. For the
-/// same reason any other strategy is safe: whoever is restarted with its neighbour takes over where it stood.
+/// One room. One for one: the table and the bus stream are in its cell, so neither actor's crash concerns the other. Rest for
+/// one is as safe: a subscription that is restarted after its room reads on where it stood. One for all is not, and the
+/// settings refuse it: while the bus is away a subscription fails again and again, and no room's actor would be up to take
+/// anybody in.
 /// The room's actor ends normally when the last member has left, and its subtree with it; so the subtree is transient.
 pub(crate) fn room(store: &Arc<Store>, cell: &Arc<RoomCell>) -> ChildSpec {
     let (id, name) = (format!("{}#{}", cell.id(), cell.serial()), cell.id().to_string());

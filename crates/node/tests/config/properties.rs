@@ -74,7 +74,7 @@ proptest! {
     #[test]
     fn equal_settings_differ_in_nothing_and_others_in_something(old in settings(), new in settings()) {
         prop_assert_eq!(diff(&old, &old), vec![]);
-        prop_assert_eq!(in_force(&old, &old), old.clone());
+        prop_assert_eq!(&in_force(&old, &old), &old);
         prop_assert_eq!(old == new, diff(&old, &new).is_empty());
         let merged = in_force(&old, &new);
         prop_assert_eq!(in_force(&merged, &new), merged, "once is enough");

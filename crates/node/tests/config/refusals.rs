@@ -168,7 +168,19 @@ const CONTRADICTIONS: [Broken; 10] = [
     ),
 ];
 
-const TREE: [Broken; 18] = [
+const TREE: [Broken; 20] = [
+    (
+        "[supervision.\"rooms/*\"]\nstrategy = \"one_for_all\"\n",
+        2,
+        "supervision.\"rooms/*\".strategy",
+        "joins wait for the bus",
+    ),
+    (
+        "[supervision.\"rooms/a\"]\nstrategy = \"one_for_all\"\n",
+        2,
+        "supervision.\"rooms/a\".strategy",
+        "joins wait for the bus",
+    ),
     ("[supervision.roms]\n", 1, "supervision.roms", "did you mean `rooms`?"),
     ("[supervision.\"roms\"]\nintensity = 3\n", 1, "supervision.roms", "did you mean `rooms`?"),
     ("[supervision.\"roms/*\"]\nintensity = 3\n", 1, "supervision.\"roms/*\"", "did you mean `rooms/*`?"),

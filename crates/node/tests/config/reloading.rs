@@ -30,7 +30,7 @@ async fn a_good_file_is_told_key_by_key_and_what_waits_stays_listed() {
     }
     assert_eq!(outcome.generation, 2);
     assert_eq!((rooms_in_force(&node), node.settings().node.region.as_str()), (11, "local"));
-    assert_eq!(*node.store().config_waiting(), [region.clone()]);
+    assert_eq!(node.store().config_waiting().as_slice(), std::slice::from_ref(&region));
     assert_eq!(metric(&node, "roomcast_config_waiting"), 1.0);
     assert!(metric(&node, "roomcast_config_last_good_timestamp_seconds") > 1.6e9);
 
