@@ -1,6 +1,7 @@
 //! Commands that ask once and print the answer: tree, rooms, reload, kill.
 
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use roomcast_supervision::ActorPath;
@@ -31,7 +32,7 @@ pub(super) async fn tree(client: &Client, asked: &Tree) -> Result<(), Trouble> {
             Err(trouble) if asked.watch && !asked.json => format!("{}\n", style.bad(&trouble.to_string())),
             Err(trouble) => return Err(trouble),
         };
-        put(&if asked.watch && style.colour { format!("{HOME}{drawn}") } else { drawn })?;
+        put(&if asked.watch && std::io::stdout().is_terminal() { format!("{HOME}{drawn}") } else { drawn })?;
         if !asked.watch {
             return Ok(());
         }

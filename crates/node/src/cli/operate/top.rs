@@ -8,7 +8,7 @@ use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyM
 use crossterm::terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{cursor, execute, queue, style as write, terminal};
 use futures_util::StreamExt;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::client::{Client, Trouble};
 use super::follow::{Feed, line};
@@ -18,8 +18,6 @@ use crate::view::{Figures, NodeView, RoomsView, Style, ago, clean, count};
 
 /// Between two looks at the node.
 const LOOK: Duration = Duration::from_secs(1);
-/// Before the events of a node that was lost are followed again.
-const RETRY: Duration = Duration::from_secs(1);
 /// Events that are kept for the lower part of the screen.
 const EVENTS: usize = 50;
 /// What happens to actors and settings; joins and leaves would drown it.
@@ -93,10 +91,8 @@ pub(super) async fn run(client: &Client) -> Result<(), Trouble> {
 async fn next_event(feed: &mut Option<Feed<'_>>) -> Result<String, Trouble> {
     match feed {
         Some(feed) => feed.next().await,
-        None => {
-            sleep(RETRY).await;
-            std::future::pending().await
-        }
+        // Opened again with the next look at the node.
+        None => std::future::pending().await,
     }
 }
 
