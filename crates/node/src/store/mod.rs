@@ -183,6 +183,12 @@ impl Store {
         self.connections.load(Ordering::Relaxed)
     }
 
+    /// Handshakes, writers and last readings that are under way.
+    #[must_use]
+    pub fn tasks_under_way(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// Starts the actors of a new room. That there is no supervisor right now is no failure: its next incarnation
     /// begins with every room that is in the store.
     pub(crate) async fn start_room(self: &Arc<Self>, cell: &Arc<RoomCell>) {
