@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, sleep};
 
 /// Where the call is.
 pub(crate) const ROOM: &str = "call";
-/// Each member's pace: 50 packets a second, below every rate that a test sets.
+/// Each member's pace, where the test does not say another: 50 packets a second.
 const PACE: Duration = Duration::from_millis(20);
 /// Within this a changed key acts.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
@@ -103,13 +103,17 @@ pub(crate) struct Call {
 
 impl Call {
     pub(crate) async fn begin(node: &NodeBox) -> Self {
+        Self::begin_at(PACE, node).await
+    }
+
+    pub(crate) async fn begin_at(pace: Duration, node: &NodeBox) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut joined = Vec::new();
         for (index, via) in [Via::WebSocket, Via::WebTransport, Via::WebSocket, Via::WebTransport].iter().enumerate() {
             joined.push(Member::join(node, *via, &format!("m{index}"), ROOM).await);
         }
         let sent: Vec<_> = joined.iter().map(|_| Arc::new(AtomicUsize::new(0))).collect();
-        let talking = |(member, sent)| tokio::spawn(talk(member, Arc::clone(&stop), Arc::clone(sent)));
+        let talking = |(member, sent)| tokio::spawn(talk(pace, member, Arc::clone(&stop), Arc::clone(sent)));
         let members = joined.into_iter().zip(&sent).map(talking).collect();
         let call = Self { stop, sent, members };
         call.runs().await;
@@ -154,9 +158,14 @@ impl Call {
     }
 }
 
-async fn talk(mut member: Member, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> (Member, Vec<Vec<u8>>) {
+async fn talk(
+    pace: Duration,
+    mut member: Member,
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicUsize>,
+) -> (Member, Vec<Vec<u8>>) {
     let mut sent = Vec::new();
-    let mut pace = tokio::time::interval(PACE);
+    let mut pace = tokio::time::interval(pace);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.load(Ordering::Relaxed) {
         pace.tick().await;

@@ -48,12 +48,13 @@ async fn a_changed_packet_size_acts_on_running_connections_and_closes_only_who_e
 #[tokio::test(flavor = "multi_thread")]
 async fn changed_rates_act_on_what_a_running_connection_sends_next_and_close_nobody() {
     let wide: [(&str, &str, &str, &str); 2] = [
-        ("limits.ingress_packets_per_second", "100000", "100", "rate_packets"),
+        ("limits.ingress_packets_per_second", "100000", "20", "rate_packets"),
         ("limits.ingress_bytes_per_second", "1000000000", "20000", "rate_bytes"),
     ];
     for (key, high, low, reason) in wide {
         let tuned = Tuned::start(&[("limits.max_packet_bytes", "20_000"), (key, high)]).await;
-        let call = Call::begin(&tuned.node).await;
+        // Below the lowest rate.
+        let call = Call::begin_at(Duration::from_millis(100), &tuned.node).await;
         let mut ears = Vec::new();
         let mut floods = Vec::new();
         for (via, room) in [(Via::WebSocket, "flood1"), (Via::WebTransport, "flood2")] {
