@@ -129,7 +129,7 @@ async fn a_changed_coalescing_time_acts_on_running_writers() {
             .await;
         (now.0 - packets) / (now.1 - batches).max(1.0)
     };
-    let alone = async |node: &NodeBox| packets_per_batch(node).await < 3.0;
+    let alone = async |node: &NodeBox| packets_per_batch(node).await < 4.0;
     let together = async |node: &NodeBox| packets_per_batch(node).await > 6.0;
     eventually("packets go out alone", SOON, async || alone(&tuned.node).await).await;
     let deadline = tuned.set(&[("egress.coalesce", "\"100ms\"")]).await;
