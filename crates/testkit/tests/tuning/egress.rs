@@ -54,9 +54,12 @@ const ROOMY: [Setting<'static>; 4] = [
     ("egress.slow_client", "\"1h\""),
 ];
 
+/// Makes a packet to pile up.
+type Make = fn() -> Bytes;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lowered_bounds_cut_running_queues_at_once_and_nobody_is_closed_for_it() {
-    let cases: [(&str, &str, &str, fn() -> Bytes); 3] = [
+    let cases: [(&str, &str, &str, Make); 3] = [
         ("egress.queue_packets", "200", "queue_packets", || control("speaker", &"x".repeat(2_000))),
         ("egress.queue_bytes", "300_000", "queue_bytes", || control("speaker", &"x".repeat(2_000))),
         ("egress.max_delay", "\"100ms\"", "late", || media("speaker", 2_000)),

@@ -63,7 +63,7 @@ impl Sick {
     }
 
     /// The room was given up on.
-    async fn is_over(mut self) {
+    async fn ends(mut self) {
         assert_eq!(self.ann.hear_close().await, Some(1011));
         assert_eq!(self.bob.hear_close().await, Some(1011));
     }
@@ -93,7 +93,7 @@ async fn a_changed_intensity_acts_in_the_middle_of_a_crash_loop() {
         let deadline = tuned.set(&[(key, "4")]).await;
         sick.talk().await;
         crash(&tree, SICK);
-        sick.is_over().await;
+        sick.ends().await;
         deadline.is_kept();
         call.end().await;
         tuned.node.stop().await;
@@ -126,7 +126,7 @@ async fn a_changed_period_acts_on_the_crashes_that_have_been() {
         .await;
     }
     assert!(more <= 5, "after {more} more crashes");
-    sick.is_over().await;
+    sick.ends().await;
     deadline.is_kept();
     call.end().await;
     tuned.node.stop().await;

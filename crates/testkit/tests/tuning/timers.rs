@@ -186,6 +186,8 @@ async fn a_lowered_idle_time_is_what_a_packet_under_way_has_too() {
     let (mut reader, mut quic) = webtransport::connect(&url, &tuned.node.trust(), SOON).await.unwrap();
     let mut stream = quic.session().open_uni().await.unwrap();
     stream.write_all(b"half a pack").await.unwrap();
+    quic.session().send_datagram(b"no packet".as_slice().into()).unwrap();
+    eventually("what came before the datagram is there", SOON, async || tuned.drops("malformed").await == 1.0).await;
     let deadline =
         tuned.set(&[("timers.ping", "\"100ms\""), ("timers.idle", "\"500ms\"")]).await.and(Duration::from_millis(500));
     let (mut read, mut write) = half.split();

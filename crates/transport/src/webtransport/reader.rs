@@ -26,6 +26,9 @@ const PING: &[u8] = b"ping";
 /// The code to stop a stream with that is not waited for any more. WebTransport leaves the numbers to the application.
 const STOP_ABANDONED: u32 = 1;
 
+/// How often the bounds are looked at while a packet is under way and nothing happens.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// How long a peer that was told to close may take to go.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -261,7 +264,8 @@ impl PacketReader for Reader {
             if !self.accepting && !self.datagrams && self.streams.is_empty() {
                 return self.end();
             }
-            let deadline = self.sequencer.deadline();
+            // A packet under way has a deadline, by bounds that may change.
+            let deadline = self.sequencer.deadline().map(|deadline| deadline.min(Instant::now() + LOOK));
             let shared = Arc::clone(&self.shared);
             tokio::select! {
                 accepted = quinn::Connection::accept_uni(&shared.session), if self.accepting => match accepted {
