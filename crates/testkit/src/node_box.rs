@@ -6,6 +6,7 @@ use std::time::Duration;
 use roomcast_bus::Bus;
 use roomcast_node::config::{self, Settings};
 use roomcast_node::{LogControl, Node, NodeOptions};
+use roomcast_supervision::Observer;
 use roomcast_transport::tls::ClientTrust;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,9 +75,17 @@ impl NodeBox {
     /// # Panics
     /// When it does not start: a test cannot go on.
     pub async fn start_on(overrides: &[&str], bus: Option<Arc<dyn Bus>>) -> Self {
+        Self::start_observed(overrides, bus, None).await
+    }
+
+    /// The same, with somebody who is told of all that happens in the tree.
+    ///
+    /// # Panics
+    /// When it does not start: a test cannot go on.
+    pub async fn start_observed(overrides: &[&str], bus: Option<Arc<dyn Bus>>, observer: Option<Observer>) -> Self {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
         let settings: Settings = config::parse("box", BOXED, &overrides).expect("the overrides are good settings");
-        let node = Node::start(NodeOptions { settings, overrides, bus, ..NodeOptions::default() });
+        let node = Node::start(NodeOptions { settings, overrides, bus, observer, ..NodeOptions::default() });
         Self { node: Arc::new(node.await.expect("a node on ports from the system starts")), home: None }
     }
 
