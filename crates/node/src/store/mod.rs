@@ -174,9 +174,9 @@ impl Store {
             let options = webtransport_options(&settings);
             endpoint.set_server_config(Some(webtransport::server_config(identity, &options)));
         }
-        self.settings.store(Arc::new(settings));
         // Whoever comes later than this look at the rooms has read the new ones.
         self.rooms.retune();
+        self.settings.store(Arc::new(settings));
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.config_generation.set(generation as f64);
     }
