@@ -121,6 +121,12 @@ impl Hub {
         Ok(())
     }
 
+    /// Subscriptions of all nodes in all rooms.
+    #[must_use]
+    pub fn subscriptions(&self) -> usize {
+        self.rooms().values().map(Vec::len).sum()
+    }
+
     fn leave(&self, node: u64) {
         let Some(state) = self.nodes().states.remove(&node) else { return };
         self.rooms_mut().retain(|_, subscribers| {

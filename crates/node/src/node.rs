@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use roomcast_bus::Bus;
-use roomcast_supervision::{System, SystemOptions, Tree};
+use roomcast_supervision::{Observer, System, SystemOptions, Tree};
 use roomcast_transport::tls::{Certificate, ServerIdentity, TlsError};
 use roomcast_transport::webtransport;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -86,6 +86,8 @@ pub struct NodeOptions {
     pub log_control: LogControl,
     /// The bus, where it is not to be made from the settings: nodes in one process may share one.
     pub bus: Option<Arc<dyn Bus>>,
+    /// Told of all that happens in the tree, in the actors' own tasks: it must be quick.
+    pub observer: Option<Observer>,
 }
 
 /// A running node.
@@ -100,7 +102,7 @@ impl Node {
     /// # Errors
     /// When an address, a certificate or the token is not to be had, or the tree does not start; nothing is left then.
     pub async fn start(options: NodeOptions) -> Result<Self, NodeError> {
-        let NodeOptions { settings, config_file, overrides, log_control, bus } = options;
+        let NodeOptions { settings, config_file, overrides, log_control, bus, observer } = options;
         let sockets = bind(&settings)?;
         let token = token(&settings, &sockets)?;
         let name = match settings.node.name.as_str() {
@@ -115,7 +117,7 @@ impl Node {
             SystemOptions {
                 label: "roomcast".into(),
                 policies: Arc::clone(&store.policies),
-                observer: Some(Watcher::observer(&store)),
+                observer: Some(Watcher::observer(&store, observer)),
             },
         )
         .await?;

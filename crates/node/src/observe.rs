@@ -18,12 +18,15 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// The observer of this node's tree. It does not keep the store.
-    pub(crate) fn observer(store: &Arc<Store>) -> Observer {
+    /// The observer of this node's tree, and whoever else wants to be told. It does not keep the store.
+    pub(crate) fn observer(store: &Arc<Store>, also: Option<Observer>) -> Observer {
         let watcher = Self { store: Arc::downgrade(store), reasons: Mutex::default() };
         Arc::new(move |event| {
             if let Some(store) = watcher.store.upgrade() {
                 watcher.observe(&store, event);
+            }
+            if let Some(also) = &also {
+                also(event);
             }
         })
     }

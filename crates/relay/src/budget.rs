@@ -1,10 +1,11 @@
-//! The node-wide budget of queued bytes: what all egress queues of a node may hold together. What lives here: the shared
-//! counter and one queue's share of it. What does not: what a queue drops when it gets no more.
+//! The node-wide budget of bytes that wait: in egress queues, and in packets that are still arriving. What lives here: the
+//! shared counter and one holder's share of it. What does not: what a holder does when it gets no more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that all egress queues of a node may hold together. Clones share the same counter.
+/// Bytes that all egress queues of a node may hold together, and packets under way to it with them. Clones share the same
+/// counter. What is said of queues here holds for every [`Share`].
 ///
 /// A queue takes its share in chunks of [`Budget::CHUNK`] bytes, so that most pushes touch no shared memory. A share
 /// covers what the queue holds ([`crate::EgressQueue::charge`]: payloads and a fixed cost per packet) and exceeds it by
@@ -35,7 +36,11 @@ impl Budget {
         Self(Arc::new(Counter { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) }))
     }
 
-    /// Changes the limit. Nothing that is queued is dropped for it; queues get nothing more until enough was drained.
+    /// How much a queue keeps for certain when the limit was lowered below what all hold.
+    pub const KEPT: usize = 4 * Self::CHUNK;
+
+    /// Changes the limit. Where all together hold more than the new one, nobody gets more until that is over; queues that
+    /// hold more than [`Self::KEPT`] are cut at their next call.
     pub fn set_limit(&self, limit: usize) {
         self.0.limit.store(limit, Ordering::Relaxed);
     }
@@ -50,6 +55,12 @@ impl Budget {
     #[must_use]
     pub fn used(&self) -> usize {
         self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// A share for somebody new, of nothing yet.
+    #[must_use]
+    pub fn share(&self) -> Share {
+        Share { budget: self.clone(), held: 0 }
     }
 
     /// Takes `more` bytes for a queue that has `held`, or nothing.
@@ -71,20 +82,17 @@ impl Budget {
     }
 }
 
-/// One queue's share of the budget; given back when dropped.
+/// One holder's share of the budget; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Share {
+pub struct Share {
     budget: Budget,
     held: usize,
 }
 
 impl Share {
-    pub(crate) fn new(budget: &Budget) -> Self {
-        Self { budget: budget.clone(), held: 0 }
-    }
-
-    /// Makes the share cover `need` bytes. False, and nothing changed, when the budget has no more for this queue.
-    pub(crate) fn cover(&mut self, need: usize) -> bool {
+    /// Makes the share cover `need` bytes. False, and nothing changed, when the budget has no more for this holder.
+    #[must_use]
+    pub fn cover(&mut self, need: usize) -> bool {
         let Some(missing) = need.checked_sub(self.held).filter(|missing| *missing > 0) else {
             return true;
         };
@@ -99,7 +107,7 @@ impl Share {
     }
 
     /// Gives back what `need` bytes do not need: all of it for none, else whole chunks once two are spare.
-    pub(crate) fn settle(&mut self, need: usize) {
+    pub fn settle(&mut self, need: usize) {
         let spare = self.held.saturating_sub(need);
         let excess = if need == 0 {
             self.held
@@ -112,6 +120,13 @@ impl Share {
             self.held -= excess;
             self.budget.give_back(excess);
         }
+    }
+
+    /// Whether the limit was lowered below what all hold, and this is one of those who hold much.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        // In this order: most shares are small, and then no shared memory is touched.
+        self.held > Budget::KEPT && self.budget.used() > self.budget.limit()
     }
 
     #[cfg(test)]
@@ -133,7 +148,7 @@ mod tests {
     #[test]
     fn a_share_is_taken_in_chunks_and_given_back_whole() {
         let budget = Budget::new(10 * Budget::CHUNK);
-        let mut share = Share::new(&budget);
+        let mut share = budget.share();
         assert!(share.cover(1));
         assert_eq!(budget.used(), Budget::CHUNK);
         assert!(share.cover(Budget::CHUNK));
@@ -149,18 +164,18 @@ mod tests {
     #[test]
     fn one_queue_never_takes_what_the_others_need() {
         let budget = Budget::new(8 * Budget::CHUNK);
-        let mut greedy = Share::new(&budget);
+        let mut greedy = budget.share();
         assert!(!greedy.cover(5 * Budget::CHUNK));
         assert!(greedy.cover(4 * Budget::CHUNK));
         assert!(!greedy.cover(4 * Budget::CHUNK + 1));
-        let mut modest = Share::new(&budget);
+        let mut modest = budget.share();
         assert!(modest.cover(2 * Budget::CHUNK));
     }
 
     #[test]
     fn near_the_limit_exactly_what_is_needed_is_taken() {
         let budget = Budget::new(100);
-        let mut share = Share::new(&budget);
+        let mut share = budget.share();
         assert!(share.cover(30));
         assert_eq!(budget.used(), 30);
         budget.set_limit(10);
@@ -177,7 +192,7 @@ mod tests {
             for seed in 1..5_usize {
                 let budget = &budget;
                 scope.spawn(move || {
-                    let mut share = Share::new(budget);
+                    let mut share = budget.share();
                     for step in 0..2_000 {
                         let need = (step * 7919 * seed) % (3 * Budget::CHUNK);
                         if share.cover(need) {

@@ -113,7 +113,7 @@ impl EgressQueue {
             ranks: [Rank { list: List::EMPTY, packets: 0, bytes: 0 }; Class::ALL.len()],
             packets: 0,
             bytes: 0,
-            share: Share::new(budget),
+            share: budget.share(),
             flows: None,
             saturated_since: None,
             closed: false,
@@ -307,10 +307,13 @@ impl EgressQueue {
                 DropReason::QueuePackets
             } else if self.bytes > limits.bytes {
                 DropReason::QueueBytes
+            } else if self.share.is_over() {
+                DropReason::Budget
             } else {
                 break;
             };
             self.drop_oldest(lowest, reason, drops);
+            self.share.settle(self.charge());
         }
     }
 

@@ -98,7 +98,8 @@ impl Bucket {
         }
         let elapsed = now.since(self.at).as_micros() as u64;
         self.at = self.at.max(now);
-        self.taken = self.taken.saturating_sub(elapsed.saturating_mul(rate));
+        // A burst that was lowered meanwhile is not paid off at the new rate: the most that is waited for is one burst.
+        self.taken = self.taken.min(burst.saturating_mul(Self::UNIT)).saturating_sub(elapsed.saturating_mul(rate));
         let then_taken = self.taken.saturating_add(amount.saturating_mul(Self::UNIT));
         let fits = then_taken <= burst.saturating_mul(Self::UNIT);
         if fits {

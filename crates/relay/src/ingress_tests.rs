@@ -148,6 +148,22 @@ fn a_rate_of_zero_is_no_limit_and_a_changed_one_acts_at_once() {
     assert_eq!((0..100).filter(|_| is_relayed(ingress.judge(&packet, Time::ZERO, &wider))).count(), 2);
 }
 
+#[test]
+fn a_burst_that_was_allowed_is_not_paid_off_at_a_lower_rate() {
+    let mut ingress = ingress(Dialect::Seed);
+    let packet = control("alice@example.com");
+    let wide = IngressLimits { packets_per_second: 1_000, bytes_per_second: 0, ..LIMITS };
+    assert!((0..1_000).all(|_| is_relayed(ingress.judge(&packet, Time::ZERO, &wide))));
+    let narrow = IngressLimits { packets_per_second: 10, ..wide };
+    assert_eq!(ingress.judge(&packet, Time::ZERO, &narrow), Verdict::Drop(DropReason::RatePackets));
+    assert!(is_relayed(ingress.judge(&packet, Time::from_millis(100), &narrow)));
+    assert_eq!(
+        (0..100).filter(|_| is_relayed(ingress.judge(&packet, Time::from_millis(1_100), &narrow))).count(),
+        10,
+        "a second later all of the new burst is there"
+    );
+}
+
 proptest! {
     /// Over any stretch of time, no more than the rate and one burst goes through; and a sender within the rate loses nothing.
     #[test]

@@ -15,7 +15,7 @@ pub mod reason;
 pub mod time;
 
 pub use admission::{AdmissionLimits, Load, PerAddress, Refused, admit};
-pub use budget::Budget;
+pub use budget::{Budget, Share};
 pub use egress::{Batch, Drained, EgressLimits, EgressQueue, Pushed};
 pub use ingress::{Ingress, IngressLimits, Verdict};
 pub use membership::{EnterError, Membership};

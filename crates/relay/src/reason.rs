@@ -7,7 +7,8 @@ pub enum DropReason {
     QueuePackets,
     /// Egress: the receiver's queue held as many bytes as it may.
     QueueBytes,
-    /// Egress: the node-wide budget of queued bytes had no more for this queue.
+    /// The node-wide budget of bytes that wait had no more: for this egress queue, or for a packet that was still arriving
+    /// (whose sender is then closed).
     Budget,
     /// Egress: it waited in the queue for longer than its kind may.
     Late,
@@ -25,7 +26,8 @@ pub enum DropReason {
     RateBytes,
     /// Ingress: its sender is not, or no longer, a member of the room.
     UnknownMember,
-    /// Ingress: a stream that stalled before its packet was whole, abandoned after a bounded wait.
+    /// Ingress: a packet that did not become whole within the time that it may take: a stream that was abandoned, or a
+    /// message whose sender was closed.
     Stalled,
     /// Bus: not published, the bus is not up.
     BusDown,

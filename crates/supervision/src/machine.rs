@@ -56,6 +56,9 @@ pub(crate) struct Machine {
     window: RestartWindow,
     phase: Phase,
     ready: bool,
+    /// Its significant children ended before the others were up: it comes up all the same, and then ends, so that whoever
+    /// started it does not take this for a start that failed.
+    over: bool,
     /// Dynamic only: adopted children whose first start has no outcome yet.
     unready: usize,
     next_run: Run,
@@ -72,6 +75,7 @@ impl Machine {
             window: RestartWindow::default(),
             phase: Phase::New,
             ready: false,
+            over: false,
             unready: 0,
             next_run: 1,
             dice: fastrand::Rng::with_seed(seed),
@@ -337,8 +341,10 @@ impl Machine {
             AutoShutdown::Any => significant,
             AutoShutdown::All => significant && !self.roster.any_significant(),
         };
-        if over {
+        if over && self.ready {
             self.end(ExitReason::AutoShutdown, now);
+        } else {
+            self.over |= over;
         }
     }
 
@@ -397,6 +403,7 @@ impl Machine {
     fn advance(&mut self, now: Now) {
         loop {
             match &mut self.phase {
+                Phase::Settled if std::mem::take(&mut self.over) => self.end(ExitReason::AutoShutdown, now),
                 Phase::New | Phase::Settled | Phase::Ended => return,
                 Phase::Ending { why, below } => {
                     let (why, below) = (why.clone(), *below);

@@ -1,11 +1,14 @@
 //! For tests only: a node in a box, scripted members, third-party peers, the history checker.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod absences;
 pub mod ffmpeg;
 pub mod history;
+pub mod ledger;
 pub mod member;
 pub mod node_box;
 pub mod peers;
+pub mod soak;
 
 pub use member::{Heard, Member, SOON, content, control};
 pub use node_box::{NodeBox, Via, eventually};

@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use roomcast_bus::Bus;
 use roomcast_node::config::{self, Settings};
-use roomcast_node::{Node, NodeOptions};
+use roomcast_node::{LogControl, Node, NodeOptions};
+use roomcast_supervision::Observer;
 use roomcast_transport::tls::ClientTrust;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+
+/// The configuration file's name.
+const CONFIG_FILE: &str = "supervisor.toml";
 
 /// What every box is told: all ports from the system, faults allowed, and limits that tests do not meet by accident.
 const BOXED: &str = r#"
@@ -23,9 +28,15 @@ bind = "127.0.0.1:0"
 enabled = true
 "#;
 
+/// What a box with a configuration file is told besides the file, as after `--set`: all ports from the system.
+const ANY_PORT: [&str; 3] =
+    ["listen.websocket.bind=127.0.0.1:0", "listen.webtransport.bind=127.0.0.1:0", "listen.admin.bind=127.0.0.1:0"];
+
 /// A running node and how to reach it.
 pub struct NodeBox {
     node: Arc<Node>,
+    /// Where its configuration file is, if it has one.
+    home: Option<TempDir>,
 }
 
 /// How a client is to connect.
@@ -64,10 +75,52 @@ impl NodeBox {
     /// # Panics
     /// When it does not start: a test cannot go on.
     pub async fn start_on(overrides: &[&str], bus: Option<Arc<dyn Bus>>) -> Self {
+        Self::start_observed(overrides, bus, None).await
+    }
+
+    /// The same, with somebody who is told of all that happens in the tree.
+    ///
+    /// # Panics
+    /// When it does not start: a test cannot go on.
+    pub async fn start_observed(overrides: &[&str], bus: Option<Arc<dyn Bus>>, observer: Option<Observer>) -> Self {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
         let settings: Settings = config::parse("box", BOXED, &overrides).expect("the overrides are good settings");
-        let node = Node::start(NodeOptions { settings, overrides, bus, ..NodeOptions::default() });
-        Self { node: Arc::new(node.await.expect("a node on ports from the system starts")) }
+        let node = Node::start(NodeOptions { settings, overrides, bus, observer, ..NodeOptions::default() });
+        Self { node: Arc::new(node.await.expect("a node on ports from the system starts")), home: None }
+    }
+
+    /// Starts a node on a `supervisor.toml` with this text, in a directory of its own, and ports from the system. The text
+    /// is all there is besides the defaults: faults are off unless it says otherwise.
+    ///
+    /// # Panics
+    /// When the text is refused or the node does not start: a test cannot go on.
+    pub async fn start_from(text: &str, log_control: LogControl) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory can be made");
+        let config_file = home.path().join(CONFIG_FILE);
+        std::fs::write(&config_file, text).expect("a file can be written there");
+        let overrides: Vec<String> = ANY_PORT.map(str::to_owned).into();
+        let settings = config::load(Some(&config_file), &overrides).expect("the text is good settings");
+        let config_file = Some(config_file);
+        let node = Node::start(NodeOptions { settings, config_file, overrides, log_control, ..NodeOptions::default() });
+        Self { node: Arc::new(node.await.expect("a node on ports from the system starts")), home: Some(home) }
+    }
+
+    /// Replaces the text of `supervisor.toml`, asks for a reload, and waits until other settings than before are in force.
+    ///
+    /// # Panics
+    /// When the box has no such file, or the settings stay: the text was refused.
+    pub async fn rewrite(&self, text: &str) {
+        let home = self.home.as_ref().expect("the box was started from a file");
+        let before = self.node.settings();
+        // As careful editors do it: nobody reads half a file.
+        let draft = home.path().join("draft");
+        std::fs::write(&draft, text).expect("a file can be written there");
+        std::fs::rename(&draft, home.path().join(CONFIG_FILE)).expect("a file can be renamed there");
+        self.node.reload();
+        eventually("the settings are replaced", Duration::from_secs(10), async || {
+            !Arc::ptr_eq(&before, &self.node.settings())
+        })
+        .await;
     }
 
     /// The node itself.

@@ -5,7 +5,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod intake;
 pub mod memory;
+pub mod pulse;
 pub mod tls;
 pub mod websocket;
 pub mod webtransport;
@@ -41,6 +43,12 @@ pub enum ReadError {
     /// The peer broke the transport's own rules.
     #[error("{0}")]
     Protocol(String),
+    /// A packet that came too slowly, by the bounds of its [`Intake`](intake::Intake).
+    #[error("a packet takes too long to arrive")]
+    Slow,
+    /// A packet for which this side has no memory now.
+    #[error("no memory is left for packets under way")]
+    NoMemory,
     /// The connection is gone: reset, half-closed without a close frame, timed out below.
     #[error("the connection is gone: {0}")]
     Gone(String),
@@ -54,6 +62,8 @@ impl ReadError {
             Self::TooLarge(_) => Some(CloseCode::TooLarge),
             Self::Unsupported(_) => Some(CloseCode::Unsupported),
             Self::Protocol(_) => Some(CloseCode::ProtocolError),
+            Self::Slow => Some(CloseCode::Policy),
+            Self::NoMemory => Some(CloseCode::TryAgainLater),
             Self::Gone(_) => None,
         }
     }
@@ -63,6 +73,11 @@ impl ReadError {
 pub trait PacketReader: Send + 'static {
     /// Waits for what comes next. Clears `buffer` first. Not cancel-safe: drop the reader after dropping this future.
     fn read(&mut self, buffer: &mut PacketBuffer) -> impl Future<Output = Result<Incoming, ReadError>> + Send;
+
+    /// Signs of life between two returns of `read`; `None`: there are no others than what it returns.
+    fn pulse(&self) -> Option<pulse::Pulse> {
+        None
+    }
 
     /// To be called after the writer's `close`: throws away what the peer still sends until it closes too, at most about
     /// a second, so that the close frame is not lost to a reset over unread input. Nothing to do on most transports.
@@ -76,7 +91,7 @@ pub trait PacketWriter: Send + 'static {
     /// Writes all packets in order, in as few system calls as the transport allows. Not cancel-safe.
     fn write(&mut self, batch: &[Packet]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Asks the peer for a sign of life (nothing to do on WebTransport, whose keep-alive is QUIC's).
+    /// Asks the peer for a sign of life, below the application on WebTransport.
     fn ping(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Answers a ping.

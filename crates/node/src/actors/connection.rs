@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast_protocol::{CloseCode, PacketBuffer};
-use roomcast_relay::{Ingress, Verdict};
+use roomcast_relay::{DropReason, Ingress, Verdict};
 use roomcast_supervision::{ChildSpec, Context, Failure, Flow, StartError, Worker};
-use roomcast_transport::{Incoming, PacketReader, PacketWriter};
+use roomcast_transport::pulse::Pulse;
+use roomcast_transport::{Incoming, PacketReader, PacketWriter, ReadError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -110,8 +111,9 @@ impl<R: PacketReader> Reading<R> {
     async fn run(mut self) -> Result<(), Failure> {
         let Some(reader) = self.reader.reader.as_mut() else { return Ok(()) };
         let mut buffer = PacketBuffer::new();
-        let mut last_seen = Instant::now();
-        let mut idle_until = pin!(sleep_until(last_seen + self.store.live().timers.idle));
+        let mut silence = Silence::new(reader.pulse());
+        let mut next_look = pin!(sleep_until(Instant::now()));
+        let mut retuned = pin!(self.egress.retuned());
         let mut ended = pin!(self.egress.ended());
         loop {
             let incoming = {
@@ -122,19 +124,24 @@ impl<R: PacketReader> Reading<R> {
                         incoming = &mut read => break incoming,
                         // The writer failed, or closed what another asked it to close.
                         () = &mut ended => return Ok(()),
-                        () = &mut idle_until => {
-                            // Set again only here, not for every packet.
-                            let until = last_seen + self.store.live().timers.idle;
-                            if until <= Instant::now() {
+                        // Set again only here, not for every packet.
+                        () = &mut next_look => match silence.look(self.store.live().timers.idle) {
+                            Some(next) => next_look.as_mut().reset(next),
+                            None => {
                                 self.egress.close(CloseCode::Policy, "idle for too long");
                                 return Ok(());
                             }
-                            idle_until.as_mut().reset(until);
+                        },
+                        () = &mut retuned => {
+                            retuned.set(self.egress.retuned());
+                            // A shorter time runs from here on: who was not asked in time is not to blame.
+                            silence.broken();
+                            next_look.as_mut().reset(Instant::now());
                         }
                     }
                 }
             };
-            last_seen = Instant::now();
+            silence.broken();
             match incoming {
                 Ok(Incoming::Packet) => {
                     if let Some((code, reason)) =
@@ -151,19 +158,65 @@ impl<R: PacketReader> Reading<R> {
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::info!(session = %self.egress.session(), %error, "connection ended by its client");
-                    match error.close_code() {
-                        Some(CloseCode::TooLarge) => self.egress.close(CloseCode::TooLarge, "the packet is too large"),
-                        Some(CloseCode::Unsupported) => {
-                            self.egress.close(CloseCode::Unsupported, "send binary messages only");
-                        }
-                        Some(code) => self.egress.close(code, "protocol error"),
-                        None => self.egress.hang_up(),
-                    }
+                    tracing::info!(session = %self.egress.session(), %error, "connection ended");
+                    self.end(&error);
                     return Ok(());
                 }
             }
         }
+    }
+}
+
+impl<R: PacketReader> Reading<R> {
+    /// Tells the client why no more is read, and counts the packet that is lost with it, where one is.
+    fn end(&self, error: &ReadError) {
+        let Some(code) = error.close_code() else { return self.egress.hang_up() };
+        let reason = match error {
+            ReadError::TooLarge(_) => "the packet is too large",
+            ReadError::Unsupported(_) => "send binary messages only",
+            ReadError::Slow => {
+                self.store.metrics.dropped(DropReason::Stalled, 1);
+                "the packet took too long to arrive"
+            }
+            ReadError::NoMemory => {
+                self.store.metrics.dropped(DropReason::Budget, 1);
+                "no memory is left for large packets; try again later"
+            }
+            ReadError::Protocol(_) | ReadError::Gone(_) => "protocol error",
+        };
+        self.egress.close(code, reason);
+    }
+}
+
+/// How long a connection has been silent.
+struct Silence {
+    /// The last packet, ping or pong that was read.
+    last_read: Instant,
+    /// What was heard besides: pieces of a packet under way, QUIC's acknowledgements.
+    pulse: Option<Pulse>,
+}
+
+impl Silence {
+    fn new(pulse: Option<Pulse>) -> Self {
+        Self { last_read: Instant::now(), pulse }
+    }
+
+    /// It is not silent now.
+    fn broken(&mut self) {
+        self.last_read = Instant::now();
+    }
+
+    /// When to look next; `None`: it has lasted as long as it may.
+    fn look(&self, idle: Duration) -> Option<Instant> {
+        let now = Instant::now();
+        let heard = self.pulse.as_ref().map_or(self.last_read, |pulse| pulse.last().max(self.last_read));
+        let until = heard + idle;
+        let next = match &self.pulse {
+            // It knows only whether something was heard since the last look.
+            Some(pulse) if pulse.is_sampled() => until.min(now + idle / 3),
+            _ => until,
+        };
+        (until > now).then_some(next)
     }
 }
 

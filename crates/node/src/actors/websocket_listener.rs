@@ -63,10 +63,7 @@ async fn shake_hands(
     remote: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
-    let options = {
-        let live = store.live();
-        Options { max_packet_bytes: live.limits.max_packet_bytes, handshake: live.timers.handshake }
-    };
+    let options = Options { intake: store.intake(), handshake: store.live().timers.handshake };
     let decide = |head: RequestHead<'_>| store.examine(Transport::WebSocket, head);
     let enter = |candidate| store.seat(candidate);
     let shaken = websocket::accept_then(socket, acceptor.as_ref(), remote, &options, decide, enter).await;

@@ -11,6 +11,7 @@ use roomcast_protocol::{CloseCode, Packet, SessionId, UserId};
 use roomcast_relay::{Batch, DropReason, EgressQueue, Time};
 use roomcast_transport::PacketWriter;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
@@ -38,6 +39,8 @@ pub struct Egress {
     wake: Notify,
     /// Wakes whoever must give up a write when the connection is closed.
     closing: Notify,
+    /// Wakes the reader when the settings changed; one waiter only.
+    retuned: Notify,
     /// Cancelled when the writer is over.
     ended: CancellationToken,
 }
@@ -97,6 +100,7 @@ impl Egress {
             }),
             wake: Notify::new(),
             closing: Notify::new(),
+            retuned: Notify::new(),
             ended: CancellationToken::new(),
         })
     }
@@ -183,6 +187,17 @@ impl Egress {
         self.end(Closing::HangUp);
     }
 
+    /// Has both halves of the connection look at the settings again.
+    pub(crate) fn retune(&self) {
+        self.wake.notify_one();
+        self.retuned.notify_one();
+    }
+
+    /// Waits until the settings have changed since the last time.
+    pub(crate) fn retuned(&self) -> Notified<'_> {
+        self.retuned.notified()
+    }
+
     /// Waits until the writer is over.
     pub(crate) fn ended(&self) -> WaitForCancellationFuture<'_> {
         self.ended.cancelled()
@@ -206,10 +221,22 @@ impl Egress {
         let mut end = End { egress: &self, told: None };
         let mut batch = Vec::new();
         let mut last_write: Option<Instant> = None;
-        let mut next_ping = Instant::now() + self.store.live().timers.ping;
+        let mut last_ping = Instant::now();
         loop {
             let live = self.store.live();
-            let coalesce_until = last_write.map(|at| at + live.coalesce).filter(|until| *until > Instant::now());
+            let now = Instant::now();
+            let next_ping = last_ping + live.timers.ping;
+            if next_ping <= now {
+                drop(live);
+                // Also between two batches of a queue that never empties: its client may have nothing else to say.
+                last_ping = now;
+                self.lock().writer = Writer::Busy;
+                if self.bounded(writer.ping()).await.is_err() {
+                    return end.after_failure(&mut writer).await;
+                }
+                continue;
+            }
+            let coalesce_until = last_write.map(|at| at + live.coalesce).filter(|until| *until > now);
             match self.next(&live, coalesce_until.is_some(), &mut batch) {
                 Next::Wait => {
                     // An idle connection keeps room for a few packets only, and a quiet one allocates nothing.
@@ -217,13 +244,7 @@ impl Egress {
                     drop(live);
                     tokio::select! {
                         () = self.wake.notified() => {}
-                        () = sleep_until(next_ping) => {
-                            next_ping = Instant::now() + self.store.live().timers.ping;
-                            self.lock().writer = Writer::Busy;
-                            if self.bounded(writer.ping()).await.is_err() {
-                                return end.after_failure(&mut writer).await;
-                            }
-                        }
+                        () = sleep_until(next_ping) => {}
                     }
                 }
                 Next::Coalesce => {

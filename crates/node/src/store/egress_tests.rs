@@ -166,3 +166,40 @@ async fn the_newest_ping_is_answered() {
     bench.egress.pong(b"two".to_vec());
     assert_eq!(bench.hear().await, Received::Pong(b"two".to_vec()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_never_empties_does_not_keep_its_client_from_being_pinged() {
+    let mut bench = bench(1);
+    for _ in 0..1_000 {
+        bench.push(b"one of many");
+    }
+    let mut packets = 0;
+    loop {
+        // All of them take 20 s to be read; a ping is due every 5 s.
+        sleep(Duration::from_millis(20)).await;
+        match bench.hear().await {
+            Received::Packet(_) => packets += 1,
+            Received::Ping => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(packets < 700, "only after {packets} packets");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_pace_of_pings_acts_on_a_writer_that_waits() {
+    let mut bench = bench(8);
+    assert_eq!(bench.hear().await, Received::Ping);
+    sleep(Duration::from_secs(2)).await;
+    let mut settings = Settings::clone(&bench.store.settings());
+    settings.timers.ping = Duration::from_secs(1);
+    bench.store.apply(settings);
+    // It is no room's member here, so nobody but the test wakes it.
+    bench.egress.retune();
+    let changed = Instant::now();
+    assert_eq!(bench.hear().await, Received::Ping);
+    assert_eq!(changed.elapsed(), Duration::ZERO, "it is due already");
+    assert_eq!(bench.hear().await, Received::Ping);
+    assert!(changed.elapsed() <= Duration::from_millis(1_001), "{:?}", changed.elapsed());
+    timeout(Duration::from_millis(1), bench.egress.retuned()).await.expect("the reader is woken too");
+}

@@ -102,6 +102,12 @@ impl Store {
         }
     }
 
+    /// Client addresses with a connection.
+    #[must_use]
+    pub fn client_addresses(&self) -> usize {
+        self.per_address().addresses()
+    }
+
     fn permit(self: &Arc<Self>, transport: Transport, address: IpAddr) -> Result<Permit, Refused> {
         let live = self.live();
         // The addresses' lock is held throughout, so that two at the same time cannot pass a limit together.

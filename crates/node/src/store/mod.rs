@@ -8,6 +8,7 @@ mod clock;
 mod egress;
 mod entrance;
 mod events;
+mod intake;
 mod live;
 mod rooms;
 
@@ -71,7 +72,7 @@ pub struct Store {
     pub clock: Clock,
     /// Every figure.
     pub metrics: Metrics,
-    /// Bytes that may wait in all egress queues together.
+    /// Bytes that may wait in all egress queues together, and in packets that are still arriving.
     pub budget: Budget,
     /// The way to other nodes.
     pub bus: Arc<dyn Bus>,
@@ -192,11 +193,19 @@ impl Store {
         self.waiting.load_full()
     }
 
-    /// Puts new settings in force; only what is live differs from the old ones.
+    /// Puts new settings in force; only what is live differs from the old ones. They act on what runs already: what sleeps
+    /// until some time is woken, since that time may have changed.
     pub(crate) fn apply(&self, settings: Settings) {
         self.budget.set_limit(settings.limits.max_buffered_bytes);
         self.policies.replace(crate::policy::policies(&settings));
         self.live.store(Arc::new(Live::from(&settings)));
+        if let (Some(endpoint), Some(identity)) = (&self.sockets.webtransport, &self.sockets.webtransport_identity) {
+            // QUIC's own idle time, which each connection keeps as it was when it began.
+            let options = webtransport_options(&settings);
+            endpoint.set_server_config(Some(webtransport::server_config(identity, &options)));
+        }
+        // Whoever comes later than this look at the rooms has read the new ones.
+        self.rooms.retune();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.config_generation.set(generation as f64);
         // Last, so that whoever sees the settings sees the rest too.
@@ -228,6 +237,12 @@ impl Store {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Handshakes, writers and last readings that are under way.
+    #[must_use]
+    pub fn tasks_under_way(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Starts the actors of a new room. That there is no supervisor right now is no failure: its next incarnation
@@ -267,9 +282,9 @@ impl Store {
     }
 
     /// What a WebTransport connection may take, from the settings.
-    pub(crate) fn webtransport_options(&self) -> webtransport::Options {
+    pub(crate) fn webtransport_options(self: &Arc<Self>) -> webtransport::Options {
         let counters = Arc::clone(&self.stream_counts);
-        webtransport::Options { counters, ..webtransport_options(&self.settings.load()) }
+        webtransport::Options { counters, intake: self.intake(), ..webtransport_options(&self.settings.load()) }
     }
 
     /// Brings the figures up to date that nobody counts as they happen.
@@ -357,10 +372,9 @@ impl Transport {
     }
 }
 
-/// What a WebTransport connection may take, from the settings.
+/// What QUIC must know of the settings when a connection begins.
 pub(crate) fn webtransport_options(settings: &Settings) -> webtransport::Options {
     webtransport::Options {
-        max_packet_bytes: settings.limits.max_packet_bytes,
         handshake: settings.timers.handshake,
         idle: settings.timers.idle,
         ..webtransport::Options::default()

@@ -341,6 +341,15 @@ impl Rooms {
         }
     }
 
+    /// Has every member's connection look at the settings again.
+    pub(crate) fn retune(&self) {
+        for cell in self.all() {
+            for (_, egress) in cell.lock().iter() {
+                egress.retune();
+            }
+        }
+    }
+
     /// Lets go of all rooms: the node is gone.
     pub(crate) fn forget_all(&self) {
         self.cells.clear();

@@ -72,6 +72,37 @@ fn a_push_to_a_full_queue_costs_the_same_whatever_its_length() {
 }
 
 #[test]
+fn a_lowered_budget_cuts_the_queues_that_hold_much_and_leaves_the_others() {
+    let budget = Budget::new(usize::MAX);
+    let control = || packet(Tag { sender: SessionId(1), class: Class::Control, flow: 0 });
+    let mut queues = [(); 2].map(|()| EgressQueue::new(&budget));
+    let [long, short] = &mut queues;
+    let limits = limits(usize::MAX);
+    let mut dropped = 0;
+    for number in 0..5_000 {
+        long.push(control(), Time::ZERO, &limits, &mut |_, _| dropped += 1);
+        if number % 50 == 0 {
+            short.push(control(), Time::ZERO, &limits, &mut |_, _| dropped += 1);
+        }
+    }
+    assert_eq!((dropped, long.len(), short.len()), (0, 5_000, 100));
+    budget.set_limit(300_000);
+    assert_eq!(long.len(), 5_000, "nothing goes before the next call");
+    short.drain(Time::ZERO, &limits, Batch { packets: 0, bytes: 0 }, &mut Vec::new(), &mut |_, _| dropped += 1);
+    assert_eq!((dropped, short.len()), (0, 100), "it holds little");
+    long.drain(Time::ZERO, &limits, Batch { packets: 0, bytes: 0 }, &mut Vec::new(), &mut |_, reason| {
+        assert_eq!(reason, DropReason::Budget);
+        dropped += 1;
+    });
+    assert_eq!(dropped + long.len(), 5_000);
+    assert!(budget.used() <= 300_000, "{}", budget.used());
+    assert!(long.charge() >= 200_000, "no more than needed went: {}", long.charge());
+    budget.set_limit(0);
+    long.drain(Time::ZERO, &limits, Batch { packets: 0, bytes: 0 }, &mut Vec::new(), &mut |_, _| {});
+    assert!(long.charge() > Budget::KEPT - 2 * Budget::CHUNK, "something is left to every queue: {}", long.charge());
+}
+
+#[test]
 fn a_receiver_that_keeps_up_has_no_index_of_flows() {
     let mut harness = Harness::new(100);
     for number in 0..1_000_u64 {

@@ -357,6 +357,26 @@ fn it_ends_with_its_significant_children() {
 }
 
 #[test]
+fn a_significant_child_that_ends_before_its_siblings_are_up_ends_it_once_they_are() {
+    let mut world = World::idle(Strategy::OneForOne, AutoShutdown::Any);
+    world.declare(ChildRules { significant: true, ..rules("a", Transient) });
+    world.declare(rules("b", Permanent));
+    world.obedient = false;
+    world.machine.begin(world.now);
+    world.play();
+    world.started(0);
+    world.play();
+    world.exit(0, &ExitReason::Normal);
+    world.play();
+    assert_eq!(world.take(), ["start a", "start b"], "a start that ends in order is no start that failed");
+    world.obedient = true;
+    world.started(1);
+    world.play();
+    assert_eq!(world.take(), ["ready", "stop b", "end"]);
+    assert_eq!(world.ended, Some(ExitReason::AutoShutdown));
+}
+
+#[test]
 fn a_group_that_cannot_come_up_tries_again_and_then_gives_up() {
     let mut world = World::new(Strategy::OneForAll, &[("a", Permanent), ("b", Permanent)]);
     world.take();

@@ -312,6 +312,104 @@ async fn hostile_streams_and_datagrams_cost_only_their_sender() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_half_sent_message_is_not_held_for_the_sake_of_pongs() {
+    let node = NodeBox::start_with(&["timers.ping=200ms", "timers.idle=1s"]).await;
+    let whole = frame(BINARY, &control("eve", &"x".repeat(100_000)));
+    let mut fragment = whole.clone();
+    fragment[0] = 0x02;
+    for (what, begun, between) in [
+        ("a fragmented message", &fragment[..], frame(0x8A, b"")),
+        // Nothing may come within a frame but itself, so this one trickles.
+        ("one large frame", &whole[..50_000], vec![0]),
+    ] {
+        let mut socket = upgrade(&node, "eve", "room").await;
+        let (mut read, mut write) = socket.split();
+        let living = async {
+            write.write_all(begun).await.unwrap();
+            while write.write_all(&between).await.is_ok() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            std::future::pending::<Option<u16>>().await
+        };
+        let code = tokio::select! {
+            code = close_code(&mut read) => code,
+            never = living => never,
+        };
+        assert_eq!(code, Some(1008), "{what}");
+    }
+    assert_eq!(node.metric("roomcast_drops_total", &["reason=\"stalled\""]).await, 2.0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_and_honest_sender_of_one_large_frame_lives() {
+    let node = NodeBox::start_with(&["timers.ping=500ms", "timers.idle=1s"]).await;
+    let mut ear = Member::join(&node, Via::WebTransport, "ear", "room").await;
+    let packet = control("eve", &"x".repeat(1_000_000));
+    let mut socket = upgrade(&node, "eve", "room").await;
+    // Three times the idle time, and it answers no ping: that its packet gets on is its sign of life.
+    for piece in frame(BINARY, &packet).chunks(16_000) {
+        socket.write_all(piece).await.unwrap();
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(ear.hear().await, Heard::Packet(packet));
+    assert_eq!(node.metric("roomcast_drops_total", &["reason=\"stalled\""]).await, 0.0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_under_way_take_no_more_memory_than_the_node_may_hold() {
+    const LIMIT: f64 = 4_000_000.0;
+    let mut room = Room::open(&["limits.max_buffered_bytes=4000000"]).await;
+    let half = &frame(BINARY, &vec![0; 3_900_000])[..2_000_000];
+    let mut plain = Vec::new();
+    for _ in 0..10 {
+        plain.push(upgrade(&room.node, "eve", "room").await);
+    }
+    let url = room.node.url(Via::WebTransport, "eve", "room");
+    let mut quic = Vec::new();
+    for _ in 0..4 {
+        quic.push(webtransport::connect(&url, &room.node.trust(), SOON).await.unwrap());
+    }
+    let mut sending = tokio::task::JoinSet::new();
+    for mut socket in plain {
+        let half = half.to_vec();
+        sending.spawn(async move {
+            // It may be closed before it has sent all of it.
+            let _ = socket.write_all(&half).await;
+            std::future::pending::<()>().await;
+        });
+    }
+    for (reader, client) in quic {
+        sending.spawn(async move {
+            let mut stream = client.session().open_uni().await.unwrap();
+            let _ = stream.write_all(b"\x40\x54\x00").await;
+            let _ = stream.write_all(&vec![0; 2_000_000]).await;
+            std::future::pending::<()>().await;
+            drop((reader, client));
+        });
+    }
+    let mut most = 0.0_f64;
+    eventually("who finds no memory left is told to try again later", SOON, async || {
+        let held = room.node.metric("roomcast_buffered_bytes", &[]).await;
+        assert!(held <= LIMIT, "{held} bytes are held");
+        room.node.metric("roomcast_drops_total", &["reason=\"budget\""]).await >= 3.0
+            && room.node.metric("roomcast_closes_total", &["code=\"1013\""]).await >= 3.0
+    })
+    .await;
+    // What is held is held, and the room goes on meanwhile.
+    for number in 0..20 {
+        room.ann.say(&number.to_string()).await;
+        assert_eq!(room.bob.hear_content().await, number.to_string());
+        most = most.max(room.node.metric("roomcast_buffered_bytes", &[]).await);
+    }
+    assert!((1_000_000.0..=LIMIT).contains(&most), "{most} bytes were held");
+    sending.abort_all();
+    while sending.join_next().await.is_some() {}
+    room.goes_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_says_try_again_later_on_both_transports() {
     for limit in ["limits.max_connections=2", "limits.max_room_members=2", "limits.max_rooms=1"] {
         let room = Room::open(&[limit]).await;

@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use roomcast_protocol::{CloseCode, MAX_PACKET_BYTES};
+use roomcast_protocol::CloseCode;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,6 +25,7 @@ use super::frame::{self, Opcode, Side};
 use super::reader::Reader;
 use super::stream::{Stream, WriteSide};
 use super::writer::CLOSE_TIME;
+use crate::intake::Bounds;
 use crate::tls::{ClientTrust, TlsError};
 
 /// The most that is kept of a refusal's body.
@@ -113,7 +114,7 @@ async fn connect_untimed(url: &Url, trust: &ClientTrust) -> Result<(ClientReader
     stream.tune().map_err(ConnectError::Network)?;
     let (stream, ahead) = ask(stream, url).await?;
     let (read, write) = stream.split();
-    Ok((Reader::new(read, Side::Client, &ahead, MAX_PACKET_BYTES), ClientWriter::new(write)))
+    Ok((Reader::new(read, Side::Client, &ahead, Arc::new(Bounds::default())), ClientWriter::new(write)))
 }
 
 /// Asks for the upgrade. Returns the stream behind it, and the bytes that were read too far.

@@ -138,7 +138,7 @@ proptest! {
                 writer.close(CloseCode::Done, "bye").await;
             };
             let reading = async {
-                let mut reader = Reader::new(wire, Side::Server, &[], 80_000);
+                let mut reader = Reader::new(wire, Side::Server, &[], Arc::new(Bounds { max_packet_bytes: 80_000, ..Bounds::default() }));
                 let mut buffer = PacketBuffer::new();
                 let (mut packets, mut pings) = (Vec::new(), 0);
                 loop {

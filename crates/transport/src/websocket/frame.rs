@@ -80,7 +80,6 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Rules {
     side: Side,
-    max_bytes: usize,
     /// Bytes announced of the message under way.
     bytes: usize,
     /// Frames of the message under way; zero between messages.
@@ -89,8 +88,8 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) const fn new(side: Side, max_bytes: usize) -> Self {
-        Self { side, max_bytes, bytes: 0, fragments: 0, closed: false }
+    pub(super) const fn new(side: Side) -> Self {
+        Self { side, bytes: 0, fragments: 0, closed: false }
     }
 
     pub(super) const fn side(&self) -> Side {
@@ -102,8 +101,9 @@ impl Rules {
         self.fragments > 0
     }
 
-    /// Judges the next frame by its header alone. After an error the connection is to be closed.
-    pub(super) fn announce(&mut self, header: &Header) -> Result<Kind, ReadError> {
+    /// Judges the next frame by its header alone; `max_bytes` is for its whole message. After an error the connection is to
+    /// be closed.
+    pub(super) fn announce(&mut self, header: &Header, max_bytes: usize) -> Result<Kind, ReadError> {
         if self.closed {
             return Err(ReadError::Gone("a frame after the close frame".into()));
         }
@@ -122,7 +122,7 @@ impl Rules {
             0x0 if self.fragments == 0 => Err(broken("a continuation of nothing")),
             0x1 | 0x2 if self.fragments > 0 => Err(broken("a new message inside a fragmented one")),
             0x1 => Err(ReadError::Unsupported("text messages are not accepted: send packets as binary messages")),
-            0x0 | 0x2 => self.data(header),
+            0x0 | 0x2 => self.data(header, max_bytes),
             opcode @ 0x8..=0xa => {
                 if !header.fin {
                     return Err(broken("a control frame is fragmented"));
@@ -143,10 +143,10 @@ impl Rules {
         }
     }
 
-    fn data(&mut self, header: &Header) -> Result<Kind, ReadError> {
-        let room = (self.max_bytes - self.bytes) as u64;
-        if header.length > room {
-            return Err(ReadError::TooLarge(self.max_bytes));
+    fn data(&mut self, header: &Header, max_bytes: usize) -> Result<Kind, ReadError> {
+        // The bound may have been lowered since the message began.
+        if self.bytes as u64 + header.length > max_bytes as u64 {
+            return Err(ReadError::TooLarge(max_bytes));
         }
         if self.fragments == MAX_FRAGMENTS {
             return Err(broken("a message in too many fragments"));
@@ -154,7 +154,7 @@ impl Rules {
         if header.fin {
             (self.bytes, self.fragments) = (0, 0);
         } else {
-            self.bytes += header.length as usize; // at most max_bytes, checked above
+            self.bytes += header.length as usize; // at most `max_bytes`, checked above
             self.fragments += 1;
         }
         Ok(Kind::Data(header.fin))

@@ -15,11 +15,11 @@ fn announced(first: u8, length: usize, masked: bool) -> Header {
 }
 
 fn judge(rules: &mut Rules, first: u8, length: usize) -> Result<Kind, ReadError> {
-    rules.announce(&announced(first, length, true))
+    rules.announce(&announced(first, length, true), MAX)
 }
 
 fn server() -> Rules {
-    Rules::new(Side::Server, MAX)
+    Rules::new(Side::Server)
 }
 
 #[allow(clippy::needless_pass_by_value)] // reads better at every call
@@ -121,20 +121,20 @@ fn control_frames_are_whole_and_short() {
 
 #[test]
 fn each_side_insists_on_the_others_masking() {
-    assert!(is_broken(server().announce(&announced(0x82, 1, false))));
-    assert!(is_broken(server().announce(&announced(0x89, 0, false))));
-    let mut client = Rules::new(Side::Client, MAX);
-    assert!(is_broken(client.announce(&announced(0x82, 1, true))));
-    assert_eq!(client.announce(&announced(0x82, 1, false)).unwrap(), Kind::Data(true));
+    assert!(is_broken(server().announce(&announced(0x82, 1, false), MAX)));
+    assert!(is_broken(server().announce(&announced(0x89, 0, false), MAX)));
+    let mut client = Rules::new(Side::Client);
+    assert!(is_broken(client.announce(&announced(0x82, 1, true), MAX)));
+    assert_eq!(client.announce(&announced(0x82, 1, false), MAX).unwrap(), Kind::Data(true));
 }
 
 #[test]
 fn lengths_have_one_form() {
     for long in [&[0x82, 0xfe, 0, 125, 0, 0, 0, 0][..], &[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0]] {
-        assert!(is_broken(server().announce(&Header::parse(long).unwrap())));
+        assert!(is_broken(server().announce(&Header::parse(long).unwrap(), MAX)));
     }
     let negative = [0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    assert!(is_broken(server().announce(&Header::parse(&negative).unwrap())));
+    assert!(is_broken(server().announce(&Header::parse(&negative).unwrap(), MAX)));
 }
 
 #[test]
@@ -165,7 +165,7 @@ proptest! {
         let mut rest = &bytes[..];
         while let Some(header) = Header::parse(rest) {
             prop_assert!(header.size <= MAX_HEADER);
-            if rules.announce(&header).is_err() {
+            if rules.announce(&header, MAX).is_err() {
                 break;
             }
             let frame = header.size + header.length as usize; // allowed, so at most MAX

@@ -16,9 +16,9 @@ mod writer;
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast_protocol::MAX_PACKET_BYTES;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -28,20 +28,21 @@ pub use reader::Reader;
 pub use stream::{ReadSide, Stream, WriteSide};
 pub use writer::Writer;
 
+use crate::intake::{Bounds, Intake};
 use crate::{Refusal, RequestHead};
 
 /// What one connection may take.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The largest packet accepted, in bytes, whole or in fragments.
-    pub max_packet_bytes: usize,
+    /// What a packet under way may take, whole or in fragments.
+    pub intake: Arc<dyn Intake>,
     /// The most that the whole handshake may take, TLS and the reading of a refusal included.
     pub handshake: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_packet_bytes: MAX_PACKET_BYTES, handshake: Duration::from_secs(10) }
+        Self { intake: Arc::new(Bounds::default()), handshake: Duration::from_secs(10) }
     }
 }
 
@@ -181,6 +182,6 @@ where
     io.tune().map_err(|error| HandshakeError::Gone(error.to_string()))?;
     let (accepted, io, ahead) = upgrade::serve(io, remote, deadline, decide, enter).await?;
     let (read, write) = io.split();
-    let reader = Reader::new(read, frame::Side::Server, &ahead, options.max_packet_bytes);
+    let reader = Reader::new(read, frame::Side::Server, &ahead, Arc::clone(&options.intake));
     Ok((accepted, reader, Writer::new(write)))
 }

@@ -10,6 +10,7 @@ use roomcast_protocol::{Class, PacketBuffer, SessionId, Tag};
 use super::super::frame::{Header, Side};
 use super::super::reader::Reader;
 use super::*;
+use crate::intake::Bounds;
 use crate::{Incoming, PacketReader};
 
 /// Takes at most `most` bytes a call, is not ready every other time, and stops for ever after `stop` bytes.
@@ -205,7 +206,7 @@ proptest! {
             let batch: Vec<Packet> = sent.iter().map(|payload| packet(payload)).collect();
             Writer::new(io).write(&batch).await.unwrap();
             let bytes = std::mem::take(&mut taken.lock().unwrap().bytes);
-            let mut reader = Reader::new(std::io::Cursor::new(bytes), Side::Client, &[], 100_000);
+            let mut reader = Reader::new(std::io::Cursor::new(bytes), Side::Client, &[], Arc::new(Bounds { max_packet_bytes: 100_000, ..Bounds::default() }));
             let mut buffer = PacketBuffer::new();
             for payload in sent {
                 assert_eq!(reader.read(&mut buffer).await.unwrap(), Incoming::Packet);

@@ -19,9 +19,12 @@ mod writer;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use roomcast_protocol::CloseCode;
 use web_transport_quinn::{Session, proto};
+
+use crate::pulse::Sample;
 
 pub use client::{ClientReader, ClientWriter, ConnectError, connect, connect_with};
 pub use options::Options;
@@ -37,6 +40,9 @@ struct Shared {
     session: Session,
     counters: Arc<Counters>,
     closed: AtomicBool,
+    receive_window: u32,
+    /// How many datagrams had come when it last looked, and since when there have been no more.
+    heard: Mutex<(u64, Instant)>,
     /// The peer's other streams of HTTP/3, which stay open as long as the connection: a browser takes the end of one for a
     /// broken connection, and then never looks at the code it is closed with.
     critical: Mutex<Vec<quinn::RecvStream>>,
@@ -44,8 +50,33 @@ struct Shared {
 
 impl Shared {
     fn new(session: Session, options: &Options) -> Self {
-        let counters = Arc::clone(&options.counters);
-        Self { session, counters, closed: AtomicBool::new(false), critical: Mutex::default() }
+        Self {
+            session,
+            counters: Arc::clone(&options.counters),
+            closed: AtomicBool::new(false),
+            receive_window: options.receive_window,
+            heard: Mutex::new((0, Instant::now())),
+            critical: Mutex::default(),
+        }
+    }
+
+    /// How many datagrams QUIC has received by now, be they acknowledgements only, and since when there have been no more,
+    /// as far as it was asked.
+    fn heard(&self) -> (u64, Instant) {
+        let count = quinn::Connection::stats(&self.session).udp_rx.datagrams;
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if count != heard.0 {
+            *heard = (count, Instant::now());
+        }
+        *heard
+    }
+
+    /// Has the peer acknowledge something now. The library has no ping of its own; opening the window by a byte, and taking
+    /// the byte back, sends a frame that must be acknowledged and means nothing else.
+    fn ping(&self) {
+        for window in [self.receive_window.saturating_add(1), self.receive_window] {
+            self.session.set_receive_window(quinn::VarInt::from_u32(window));
+        }
     }
 
     /// Keeps a stream open to the end; gives it back when there are enough.
@@ -77,6 +108,12 @@ impl Shared {
     fn reason(&self) -> String {
         // QUIC's own reason: the library's may only say that the CONNECT stream ended.
         quinn::Connection::close_reason(&self.session).map_or_else(|| "closed".to_owned(), |reason| reason.to_string())
+    }
+}
+
+impl Sample for Shared {
+    fn sample(&self) -> tokio::time::Instant {
+        tokio::time::Instant::from_std(self.heard().1)
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::VarInt;
-use roomcast_protocol::MAX_PACKET_BYTES;
 
 use super::Counters;
 use super::sequencer::Limits;
+use crate::intake::{Bounds, Intake};
 
 /// How long packets wait behind a stream that HTTP/3 may have set aside for itself and that nothing came on.
 const SILENT_WAIT: Duration = Duration::from_millis(100);
@@ -16,8 +16,9 @@ const SILENT_WAIT: Duration = Duration::from_millis(100);
 /// connect to.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The largest packet, in bytes. A larger one ends the connection with 1009.
-    pub max_packet_bytes: usize,
+    /// What a packet under way may take. One that is too large ends the connection with 1009; one that takes too long only
+    /// its stream, which is abandoned.
+    pub intake: Arc<dyn Intake>,
     /// How long everything may take from the first QUIC packet to the session: a slow or silent peer is let go.
     pub handshake: Duration,
     /// How long a connection without any sign of life is kept. A third of it is the pace of QUIC's own keep-alive, so that
@@ -29,8 +30,6 @@ pub struct Options {
     /// How long finished packets wait behind a stream that makes no progress, before it is abandoned. 1 s: a lost packet
     /// is sent again within a few round trips, and later audio is worth more than a packet that late.
     pub stream_wait: Duration,
-    /// How long a stream may take from its opening to its end. 30 s: 4,000,000 bytes at 1 Mbit/s.
-    pub stream_lifetime: Duration,
     /// How many bytes may wait for their turn besides the one largest packet, before the stream that holds them up is
     /// abandoned. 4 MiB: seconds of video at any rate that a call sends.
     pub reorder_bytes: usize,
@@ -52,12 +51,11 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            max_packet_bytes: MAX_PACKET_BYTES,
+            intake: Arc::new(Bounds::default()),
             handshake: Duration::from_secs(10),
             idle: Duration::from_secs(30),
             max_streams: 256,
             stream_wait: Duration::from_secs(1),
-            stream_lifetime: Duration::from_secs(30),
             reorder_bytes: 4 << 20,
             stream_window: 1 << 20,
             receive_window: 2 << 20,
@@ -93,9 +91,8 @@ impl Options {
         Limits {
             wait: self.stream_wait,
             silent_wait: self.stream_wait.min(SILENT_WAIT),
-            lifetime: self.stream_lifetime,
-            // A stream that is too large is found out by the piece that makes it so: the head alone never gets this far.
-            bytes: self.reorder_bytes.saturating_add(self.max_packet_bytes),
+            packet: self.intake.bounds(),
+            reorder_bytes: self.reorder_bytes,
         }
     }
 

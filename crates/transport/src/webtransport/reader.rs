@@ -16,6 +16,8 @@ use super::sequencer::Sequencer;
 use super::stats::Counters;
 use super::stream::{Event, Gathered, Reading, Stream};
 use super::{Options, Shared, Stats, stream_code};
+use crate::intake::{Account, Intake};
+use crate::pulse::{Pulse, Sample};
 use crate::{Incoming, PacketReader, ReadError};
 
 /// The datagram that only says that its sender is alive.
@@ -23,6 +25,9 @@ const PING: &[u8] = b"ping";
 
 /// The code to stop a stream with that is not waited for any more. WebTransport leaves the numbers to the application.
 const STOP_ABANDONED: u32 = 1;
+
+/// How often the bounds are looked at while a packet is under way and nothing happens.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// How long a peer that was told to close may take to go.
 const LINGER: Duration = Duration::from_secs(1);
@@ -34,7 +39,8 @@ const H3_STREAM_CREATION_ERROR: u32 = 0x103;
 /// future may be dropped and the reader used again.
 pub struct Reader {
     shared: Arc<Shared>,
-    max_packet_bytes: usize,
+    intake: Arc<dyn Intake>,
+    account: Account,
     sequencer: Sequencer<Gathered>,
     /// The streams that are being read, at most as many as the peer may open.
     streams: FuturesUnordered<Reading>,
@@ -42,8 +48,8 @@ pub struct Reader {
     datagrams: bool,
     /// When to look whether QUIC heard of the peer.
     alive: Interval,
-    /// How many datagrams had come when it last looked, and since when there have been no more.
-    heard: (u64, Instant),
+    /// How many datagrams had come when it last looked.
+    heard: u64,
     /// After how long without any an unexplained end is taken for a death. QUIC's idle timer has found at least two thirds
     /// of the idle time to be silent; a last word is heard as it is said. A sixth keeps clear of both.
     silence: Duration,
@@ -56,13 +62,14 @@ impl Reader {
         alive.reset();
         Self {
             shared,
-            max_packet_bytes: options.max_packet_bytes,
+            intake: Arc::clone(&options.intake),
+            account: Account::new(),
             sequencer: Sequencer::new(options.limits()),
             streams: FuturesUnordered::new(),
             accepting: true,
             datagrams: true,
             alive,
-            heard: (0, Instant::now()),
+            heard: 0,
             silence: options.idle / 6,
         }
     }
@@ -85,7 +92,7 @@ impl Reader {
     }
 
     fn begin(&mut self, recv: quinn::RecvStream) -> Result<(), ReadError> {
-        let stream = Stream::new(recv, self.max_packet_bytes);
+        let stream = Stream::new(recv, self.intake.bounds().max_packet_bytes);
         self.sequencer.opened(stream.id(), Instant::now());
         self.go_on(stream)
     }
@@ -153,7 +160,7 @@ impl Reader {
                 counters.foreign();
                 stream.stop(H3_STREAM_CREATION_ERROR.into());
             }
-            Event::TooLarge => return Err(ReadError::TooLarge(self.max_packet_bytes)),
+            Event::TooLarge => return Err(ReadError::TooLarge(stream.limit())),
         }
         Ok(())
     }
@@ -191,12 +198,8 @@ impl Reader {
 
     /// Whether QUIC received anything since the last time, be it an acknowledgement of its own keep-alive.
     fn hears(&mut self) -> bool {
-        let count = quinn::Connection::stats(&self.shared.session).udp_rx.datagrams;
-        let more = count != self.heard.0;
-        if more {
-            self.heard = (count, Instant::now());
-        }
-        more
+        let before = std::mem::replace(&mut self.heard, self.shared.heard().0);
+        before != self.heard
     }
 
     /// What the end was. The library, which watches the CONNECT stream, closes QUIC in its own name whatever ended that
@@ -217,7 +220,7 @@ impl Reader {
                 let spoke = self.shared.is_closed()
                     || told.is_some()
                     || quinn::Connection::stats(session).frame_rx.connection_close > 0;
-                if !spoke && !self.hears() && self.heard.1.elapsed() >= self.silence {
+                if !spoke && self.shared.heard().1.elapsed() >= self.silence {
                     return Err(ReadError::Gone(Quic::TimedOut.to_string()));
                 }
                 Ok(Incoming::Closed(told))
@@ -232,6 +235,11 @@ impl Reader {
 }
 
 impl PacketReader for Reader {
+    fn pulse(&self) -> Option<Pulse> {
+        let shared: Arc<dyn Sample> = Arc::<Shared>::clone(&self.shared);
+        Some(Pulse::sampled(shared))
+    }
+
     /// Keeps the peer's open streams until it is gone: telling a browser to stop sending on one of them now would break the
     /// connection for it, and it would never look at the code it is closed with.
     async fn linger(&mut self) {
@@ -241,6 +249,10 @@ impl PacketReader for Reader {
     async fn read(&mut self, buffer: &mut PacketBuffer) -> Result<Incoming, ReadError> {
         buffer.clear();
         loop {
+            self.sequencer.rebound(self.intake.bounds());
+            if !self.account.holds(self.sequencer.held(), &*self.intake) {
+                return Err(ReadError::NoMemory);
+            }
             if let Some(packet) = self.sequencer.release() {
                 packet.write_to(buffer);
                 return Ok(Incoming::Packet);
@@ -252,7 +264,8 @@ impl PacketReader for Reader {
             if !self.accepting && !self.datagrams && self.streams.is_empty() {
                 return self.end();
             }
-            let deadline = self.sequencer.deadline();
+            // A packet under way has a deadline, by bounds that may change.
+            let deadline = self.sequencer.deadline().map(|deadline| deadline.min(Instant::now() + LOOK));
             let shared = Arc::clone(&self.shared);
             tokio::select! {
                 accepted = quinn::Connection::accept_uni(&shared.session), if self.accepting => match accepted {

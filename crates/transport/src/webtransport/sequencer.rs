@@ -12,6 +12,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::intake::Bounds;
+
 /// What a tracked stream costs besides its bytes, so that a flood of empty packets behind a stalled head is bounded too.
 pub(super) const ENTRY_BYTES: usize = 256;
 
@@ -26,10 +28,17 @@ pub(super) struct Limits {
     /// The same for a stream that HTTP/3 may have set aside and that nothing came on: long enough for a lost first
     /// datagram to be sent again, short enough that nobody hears it when a browser joins.
     pub(super) silent_wait: Duration,
-    /// How long a stream may take from its opening to its end.
-    pub(super) lifetime: Duration,
-    /// How many bytes all tracked streams may hold, with [`ENTRY_BYTES`] for each.
-    pub(super) bytes: usize,
+    /// How long a stream may take from its opening to its end, and how large its packet may be.
+    pub(super) packet: Bounds,
+    /// How many bytes all tracked streams may hold besides one largest packet, with [`ENTRY_BYTES`] for each.
+    pub(super) reorder_bytes: usize,
+}
+
+impl Limits {
+    /// A stream that is too large is found out by the piece that makes it so: the head alone never gets this far.
+    fn bytes(&self) -> usize {
+        self.reorder_bytes.saturating_add(self.packet.max_packet_bytes)
+    }
 }
 
 /// Why a stream was abandoned.
@@ -83,6 +92,11 @@ impl<P> Sequencer<P> {
     #[must_use]
     pub(super) fn new(limits: Limits) -> Self {
         Self { limits, entries: VecDeque::new(), finished: VecDeque::new(), held: 0 }
+    }
+
+    /// Other bounds for packets from now on, those under way included.
+    pub(super) fn rebound(&mut self, packet: Bounds) {
+        self.limits.packet = packet;
     }
 
     /// How many bytes wait here, with [`ENTRY_BYTES`] for each stream.
@@ -151,13 +165,13 @@ impl<P> Sequencer<P> {
     #[must_use]
     pub(super) fn overdue(&self, now: Instant) -> Option<(u64, Abandoned)> {
         let (head, progress, wait) = self.head()?;
-        if self.held > self.limits.bytes {
+        if self.held > self.limits.bytes() {
             return Some((head.id, Abandoned::Memory));
         }
         if self.patience(progress, wait).is_some_and(|until| now >= until) {
             return Some((head.id, Abandoned::Stalled));
         }
-        (now >= head.opened + self.limits.lifetime).then_some((head.id, Abandoned::Overdue))
+        (now >= self.end_of(head)).then_some((head.id, Abandoned::Overdue))
     }
 
     /// Whether this is a stream that HTTP/3 may have set aside for itself.
@@ -170,7 +184,7 @@ impl<P> Sequencer<P> {
     #[must_use]
     pub(super) fn deadline(&self) -> Option<Instant> {
         let (head, progress, wait) = self.head()?;
-        let end = head.opened + self.limits.lifetime;
+        let end = self.end_of(head);
         Some(self.patience(progress, wait).map_or(end, |until| until.min(end)))
     }
 
@@ -184,6 +198,11 @@ impl<P> Sequencer<P> {
             }
             State::Finished { .. } | State::Gone => None,
         }
+    }
+
+    /// When a stream must have ended, as far as it has come.
+    fn end_of(&self, entry: &Entry<P>) -> Instant {
+        entry.opened + self.limits.packet.time_for(entry.bytes() - ENTRY_BYTES)
     }
 
     /// Until when a head with this last progress is waited for; `None` where nothing waits behind it.

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 const LIMITS: Limits = Limits {
     wait: Duration::from_secs(1),
     silent_wait: Duration::from_secs(1),
-    lifetime: Duration::from_secs(30),
-    bytes: 10_000 + 8 * ENTRY_BYTES,
+    packet: Bounds { max_packet_bytes: 10_000, patience: Duration::from_secs(30), least_rate: u32::MAX },
+    reorder_bytes: 8 * ENTRY_BYTES,
 };
 
 struct Clock(Instant);
@@ -102,6 +102,21 @@ fn a_head_that_trickles_ends_with_its_lifetime() {
     assert_eq!(sequencer.deadline(), Some(clock.at(30_000)));
     assert_eq!(sequencer.overdue(clock.at(29_999)), None);
     assert_eq!(sequencer.overdue(clock.at(30_000)), Some((1, Abandoned::Overdue)));
+}
+
+#[test]
+fn a_head_has_more_time_the_more_it_brings_and_other_bounds_act_at_once() {
+    let clock = Clock::new();
+    let mut sequencer = three_open(&clock);
+    sequencer.rebound(Bounds { least_rate: 1_000, ..LIMITS.packet });
+    sequencer.progressed(1, 5_000, clock.at(29_000));
+    assert_eq!(sequencer.deadline(), Some(clock.at(35_000)));
+    assert_eq!(sequencer.overdue(clock.at(34_999)), None);
+    sequencer.rebound(Bounds { patience: Duration::from_secs(2), least_rate: 1_000, ..LIMITS.packet });
+    assert_eq!(sequencer.overdue(clock.at(6_999)), None);
+    assert_eq!(sequencer.overdue(clock.at(7_000)), Some((1, Abandoned::Overdue)));
+    sequencer.rebound(Bounds { max_packet_bytes: 0, ..LIMITS.packet });
+    assert_eq!(sequencer.overdue(clock.at(0)), Some((1, Abandoned::Memory)), "5,000 bytes are over the eight entries");
 }
 
 #[test]
@@ -203,7 +218,7 @@ proptest! {
                     break;
                 }
             }
-            prop_assert!(sequencer.held() <= LIMITS.bytes);
+            prop_assert!(sequencer.held() <= LIMITS.bytes());
             prop_assert!(sequencer.len() >= open.len());
             prop_assert_eq!(sequencer.len() == 0, open.is_empty(), "what is finished waits only behind what is open");
             if let Some(deadline) = sequencer.deadline() {

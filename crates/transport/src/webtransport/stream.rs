@@ -108,6 +108,11 @@ impl Stream {
         self.gathered.len()
     }
 
+    /// The largest packet that it may be.
+    pub(super) const fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether nothing came on it yet.
     pub(super) fn is_silent(&self) -> bool {
         !self.known && self.head.is_empty()

@@ -93,6 +93,7 @@ impl PacketWriter for Writer {
     }
 
     async fn ping(&mut self) -> io::Result<()> {
+        self.shared.ping();
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast_protocol::{CloseCode, PacketBuffer};
+use roomcast_transport::intake::Bounds;
 use roomcast_transport::webtransport::{Options, connect};
 use roomcast_transport::{Incoming, PacketReader, PacketWriter, ReadError};
 
@@ -48,7 +49,10 @@ async fn one_half_alone_keeps_the_connection() {
 
 #[tokio::test]
 async fn a_too_large_packet_ends_with_1009() {
-    let options = Options { max_packet_bytes: 1_000, ..Options::default() };
+    let options = Options {
+        intake: std::sync::Arc::new(Bounds { max_packet_bytes: 1_000, ..Bounds::default() }),
+        ..Options::default()
+    };
     let Pair { server: _server, mut reader, mut writer, mut client_reader, mut client } = pair(options).await;
     client.send(&[Bytes::from(vec![1; 1_000]), Bytes::from(vec![2; 1_001])]).await.unwrap();
     assert_eq!(next(&mut reader).await.unwrap(), Some(vec![1; 1_000]));

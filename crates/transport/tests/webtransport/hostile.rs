@@ -1,13 +1,20 @@
 //! Peers that want to cost memory or time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roomcast_protocol::PacketBuffer;
+use roomcast_protocol::{MAX_PACKET_BYTES, PacketBuffer};
+use roomcast_transport::intake::{Bounds, Intake, Share};
 use roomcast_transport::webtransport::Options;
-use roomcast_transport::{Incoming, PacketReader};
+use roomcast_transport::{Incoming, PacketReader, ReadError};
 
-use crate::support::{Pair, content, packet, pair, pair_with, within};
+use crate::support::{Pair, content, next, packet, pair, pair_with, within};
+
+/// Bounds for streams that may take so long, however much they bring.
+pub(crate) fn lasting(patience: Duration) -> Arc<dyn Intake> {
+    Arc::new(Bounds { patience, least_rate: u32::MAX, ..Bounds::default() })
+}
 
 /// A client's side of the handshake without the library; what it returns must be kept.
 pub(crate) async fn say_hello(
@@ -47,7 +54,7 @@ async fn ten_thousand_streams_that_end_are_ten_thousand_packets() {
 async fn ten_thousand_streams_that_never_end_cost_no_more_than_the_limit() {
     let options = Options {
         max_streams: 64,
-        stream_lifetime: Duration::from_millis(20),
+        intake: lasting(Duration::from_millis(20)),
         reorder_bytes: 64 << 10,
         ..Options::default()
     };
@@ -81,7 +88,7 @@ async fn ten_thousand_streams_that_never_end_cost_no_more_than_the_limit() {
     .await;
     within(attack).await.unwrap();
     assert!(most.0 <= 64, "{most:?}");
-    assert!(most.1 <= options.reorder_bytes + options.max_packet_bytes, "{most:?}");
+    assert!(most.1 <= options.reorder_bytes + MAX_PACKET_BYTES, "{most:?}");
     client.send(&[Bytes::from_static(b"after all")]).await.unwrap();
     assert_eq!(packet(&mut reader).await, b"after all");
     assert_eq!(reader.waiting(), (0, 0));
@@ -89,7 +96,7 @@ async fn ten_thousand_streams_that_never_end_cost_no_more_than_the_limit() {
 
 #[tokio::test]
 async fn a_peer_that_ignores_being_stopped_blocks_only_itself() {
-    let options = Options { max_streams: 16, stream_lifetime: Duration::from_millis(20), ..Options::default() };
+    let options = Options { max_streams: 16, intake: lasting(Duration::from_millis(20)), ..Options::default() };
     let Pair { server: _server, mut reader, mut client, .. } = pair(options).await;
     let mut held = Vec::new();
     let mut buffer = PacketBuffer::new();
@@ -121,10 +128,9 @@ async fn a_peer_that_ignores_being_stopped_blocks_only_itself() {
 #[tokio::test]
 async fn large_packets_behind_one_that_never_ends_are_released_before_memory_runs_out() {
     let options = Options {
-        max_packet_bytes: 100_000,
+        intake: Arc::new(Bounds { max_packet_bytes: 100_000, patience: Duration::from_secs(600), ..Bounds::default() }),
         reorder_bytes: 300_000,
         stream_wait: Duration::from_secs(600),
-        stream_lifetime: Duration::from_secs(600),
         ..Options::default()
     };
     let Pair { server: _server, mut reader, mut client, .. } = {
@@ -178,4 +184,48 @@ async fn streams_of_other_kinds_and_sessions_are_no_packets() {
     .await;
     assert_eq!((stats.foreign, stats.reset), (4, 1));
     assert_eq!(reader.waiting(), (0, 0));
+}
+
+#[derive(Debug)]
+struct Poor;
+
+impl Intake for Poor {
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
+    }
+
+    fn share(&self) -> Box<dyn Share> {
+        struct Purse;
+        impl Share for Purse {
+            fn cover(&mut self, bytes: usize) -> bool {
+                bytes <= 200_000
+            }
+        }
+        Box::new(Purse)
+    }
+}
+
+#[tokio::test]
+async fn streams_for_which_there_is_no_memory_end_the_connection() {
+    let Pair { server: _server, mut reader, mut client, .. } =
+        pair(Options { intake: Arc::new(Poor), ..Options::default() }).await;
+    client.send(&[content(1, 150_000).into()]).await.unwrap();
+    assert_eq!(packet(&mut reader).await, content(1, 150_000));
+    let mut held = Vec::new();
+    let sending = async {
+        for seed in 0..10 {
+            let mut stream = client.session().open_uni().await.unwrap();
+            stream.write_all(&content(seed, 50_000)).await.unwrap();
+            held.push(stream);
+        }
+        std::future::pending::<()>().await;
+    };
+    let end = within(async {
+        tokio::select! {
+            end = async { loop { match next(&mut reader).await { Ok(_) => {} Err(end) => break end } } } => end,
+            () = sending => unreachable!("it never ends"),
+        }
+    });
+    let end = end.await;
+    assert!(matches!(end, ReadError::NoMemory), "{end:?}");
 }

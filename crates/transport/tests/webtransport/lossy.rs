@@ -73,7 +73,7 @@ async fn nothing_is_lost_and_nothing_overtakes_on_a_bad_path() {
     // Patience longer than the deadline of the test: whatever is missing is the order's fault, not the clock's.
     let patient = Options {
         stream_wait: Duration::from_secs(600),
-        stream_lifetime: Duration::from_secs(600),
+        intake: crate::hostile::lasting(Duration::from_secs(600)),
         ..Options::default()
     };
     let server = Server::start(patient);

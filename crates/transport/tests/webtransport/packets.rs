@@ -256,3 +256,26 @@ async fn what_was_sent_before_the_end_is_read_before_the_end() {
     }
     assert_eq!(next(&mut reader).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_ping_is_answered_by_a_peer_that_says_nothing() {
+    let Pair { server: _server, reader, client_reader: _reader, client: _client, mut writer } =
+        pair(Options::default()).await;
+    let pulse = reader.pulse().unwrap();
+    assert!(pulse.is_sampled());
+    for _ in 0..5 {
+        // What the handshake still had to say is over once nothing comes for a while.
+        let mut quiet = pulse.last();
+        while quiet.elapsed() < Duration::from_millis(100) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            quiet = pulse.last();
+        }
+        writer.ping().await.unwrap();
+        within(async {
+            while pulse.last() == quiet {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+}
