@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use roomcast_supervision::{
-    ChildSpec, Context, DynamicSlot, Failure, Flow, StartError, SupervisorSpec, System, SystemOptions, Worker,
+    ChildSpec, Context, Failure, Flow, StartError, SupervisorSlot, SupervisorSpec, System, SystemOptions, Worker,
 };
 
 struct Idle;
@@ -33,7 +33,7 @@ fn resident() -> u64 {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count: u64 = std::env::args().nth(1).map_or(Ok(20_000), |text| text.parse())?;
-    let handle = DynamicSlot::new();
+    let handle = SupervisorSlot::new();
     let system = System::start(SupervisorSpec::dynamic(Vec::new, &handle), SystemOptions::default()).await?;
     for round in 1..=3 {
         let (before, begun) = (resident(), Instant::now());

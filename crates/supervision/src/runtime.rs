@@ -1,9 +1,11 @@
-//! The one place that touches ractor: `worker` and `supervisor` make actors of the two kinds of children.
+//! The one place that touches ractor: `worker` and `supervisor` make actors of the two kinds of children;
+//! `requests` is how a supervisor answers who asks it.
 //!
 //! ractor gives mailboxes, stop and kill signals, and links, by which a dying supervisor kills its children at every
 //! depth. Its supervision events are not used: they come before the dead actor's state is dropped, and not at all when a
 //! start fails. [`Life`](crate::life::Life) reports ends instead. Actors are unnamed, since ractor's names are process-wide.
 
+mod requests;
 mod supervisor;
 mod worker;
 

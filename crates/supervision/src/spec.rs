@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::address::{DynamicSlot, Slot};
+use crate::address::Slot;
+use crate::admin::SupervisorSlot;
 use crate::machine::ChildRules;
 use crate::runtime::{Starter, SupervisorStarter, WorkerStarter};
 use crate::worker::Worker;
@@ -127,6 +128,15 @@ impl ChildSpec {
 
     /// A permanent supervisor. `spec` is called for each incarnation, in the new supervisor's own task.
     pub fn supervisor(id: impl Into<String>, spec: impl Fn() -> SupervisorSpec + Send + Sync + 'static) -> Self {
+        Self::supervisor_or_ignore(id, move || Some(spec()))
+    }
+
+    /// A [`supervisor`](Self::supervisor) that declines to start when `spec` gives `None`, as a worker does with
+    /// [`StartError::Ignore`](crate::StartError::Ignore).
+    pub fn supervisor_or_ignore(
+        id: impl Into<String>,
+        spec: impl Fn() -> Option<SupervisorSpec> + Send + Sync + 'static,
+    ) -> Self {
         let starter = SupervisorStarter::new(Box::new(spec));
         Self::new(id, Kind::Supervisor, Restart::Permanent, Arc::new(starter))
     }
@@ -200,12 +210,14 @@ pub struct SupervisorSpec {
     pub(crate) strategy: Strategy,
     pub(crate) auto_shutdown: AutoShutdown,
     pub(crate) children: Vec<ChildSpec>,
-    pub(crate) dynamic: Option<(Adopt, DynamicSlot)>,
+    /// Dynamic only.
+    pub(crate) adopt: Option<Adopt>,
+    pub(crate) slot: Option<SupervisorSlot>,
 }
 
 impl SupervisorSpec {
     fn fixed(strategy: Strategy, children: Vec<ChildSpec>) -> Self {
-        Self { strategy, auto_shutdown: AutoShutdown::Never, children, dynamic: None }
+        Self { strategy, auto_shutdown: AutoShutdown::Never, children, adopt: None, slot: None }
     }
 
     /// Restarts the child that ended.
@@ -223,13 +235,23 @@ impl SupervisorSpec {
         Self::fixed(Strategy::RestForOne, children)
     }
 
-    /// A supervisor of children that are added at run time through `handle` (simple_one_for_one).
+    /// A supervisor of children that are added at run time through `slot` (simple_one_for_one).
     ///
     /// `adopt` is called at each start of this supervisor, in its own task, and gives the children that should exist
     /// now: what a store that outlives the supervisor remembers. They are started at once, side by side; one that cannot
     /// start is treated as one that crashed.
-    pub fn dynamic(adopt: impl Fn() -> Vec<ChildSpec> + Send + Sync + 'static, handle: &DynamicSlot) -> Self {
-        Self { dynamic: Some((Box::new(adopt), handle.clone())), ..Self::fixed(Strategy::SimpleOneForOne, Vec::new()) }
+    ///
+    /// As in OTP, a child that is down is forgotten: there is none to restart or delete by hand. Unlike there, the children need
+    /// not be of one specification, and each has its own id.
+    pub fn dynamic(adopt: impl Fn() -> Vec<ChildSpec> + Send + Sync + 'static, slot: &SupervisorSlot) -> Self {
+        Self { adopt: Some(Box::new(adopt)), ..Self::fixed(Strategy::SimpleOneForOne, Vec::new()).in_slot(slot) }
+    }
+
+    /// Where it is found while it runs, to start, stop and see its children.
+    #[must_use]
+    pub fn in_slot(mut self, slot: &SupervisorSlot) -> Self {
+        self.slot = Some(slot.clone());
+        self
     }
 
     /// Whether it ends with its significant children; by default it never does.

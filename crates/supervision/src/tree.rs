@@ -181,6 +181,30 @@ impl Node {
         status.state = state;
     }
 
+    /// Its supervisor starts it again with its siblings, if it is down.
+    pub(crate) fn due(&self) {
+        let mut status = lock(&self.status);
+        if status.state == ActorState::Down {
+            status.state = ActorState::Restarting;
+        }
+    }
+
+    /// Its supervisor does not start it again.
+    pub(crate) fn rest(&self) {
+        let mut status = lock(&self.status);
+        if status.state == ActorState::Restarting {
+            status.state = ActorState::Down;
+            status.since = Instant::now();
+        }
+    }
+
+    /// The supervisor is gone: nobody restarts its children any more.
+    pub(crate) fn rest_children(&self) {
+        for node in lock(&self.children).values() {
+            node.rest();
+        }
+    }
+
     pub(crate) fn control(&self) -> Option<Arc<dyn Control>> {
         lock(&self.status).control.clone()
     }
@@ -206,6 +230,12 @@ impl Node {
     /// Takes the children that the supervisor's last incarnation left.
     pub(crate) fn take_children(&self) -> HashMap<ActorPath, Arc<Node>> {
         std::mem::take(&mut *lock(&self.children)).into_values().map(|node| (node.path.clone(), node)).collect()
+    }
+
+    pub(crate) fn each_child(&self, mut see: impl FnMut(ActorState, Kind)) {
+        for node in lock(&self.children).values() {
+            see(lock(&node.status).state, node.kind);
+        }
     }
 
     pub(crate) fn child_entries(&self) -> Vec<Entry> {

@@ -20,7 +20,7 @@ use arc_swap::{ArcSwap, Guard};
 use roomcast_bus::{Bus, BusState};
 use roomcast_protocol::{Dialect, SessionId};
 use roomcast_relay::{Budget, DropReason, PerAddress};
-use roomcast_supervision::{ChildSpec, DynamicSlot, Policies, Tree};
+use roomcast_supervision::{ChildSpec, SupervisorSlot, Policies, Tree};
 use roomcast_transport::tls::ServerIdentity;
 use roomcast_transport::webtransport;
 use tokio::net::TcpListener;
@@ -77,9 +77,9 @@ pub struct Store {
     /// Restart policies, by path.
     pub policies: Arc<Policies>,
     /// The supervisor of rooms, whichever incarnation.
-    pub rooms_supervisor: DynamicSlot,
+    pub rooms_supervisor: SupervisorSlot,
     /// The supervisor of connections.
-    pub connections_supervisor: DynamicSlot,
+    pub connections_supervisor: SupervisorSlot,
     /// The token that changing admin calls need, and the file that shows it.
     pub token: Option<(String, PathBuf)>,
     /// Handshakes and writers: they owe a client something and so outlive the actors that began them.
@@ -133,8 +133,8 @@ impl Store {
             sockets,
             rooms: Rooms::default(),
             policies: Arc::new(Policies::new(policies)),
-            rooms_supervisor: DynamicSlot::default(),
-            connections_supervisor: DynamicSlot::default(),
+            rooms_supervisor: SupervisorSlot::default(),
+            connections_supervisor: SupervisorSlot::default(),
             token,
             tasks: TaskTracker::new(),
             handshakes: Arc::new(Semaphore::new(MAX_HANDSHAKES)),

@@ -46,8 +46,10 @@ pub(super) struct Child {
     pub(super) awaited: bool,
     /// Who waits for it to be up.
     pub(super) start_reply: Option<Token>,
+    /// Its specification stays when a start fails that somebody asked for.
+    pub(super) kept: bool,
     /// Who waits for it to be gone.
-    pub(super) stop_reply: Option<Token>,
+    pub(super) stop_replies: Vec<Token>,
 }
 
 /// See the module. Every step takes at most logarithmic time in the number of children.
@@ -80,7 +82,8 @@ impl Roster {
             begun: false,
             awaited: false,
             start_reply: None,
-            stop_reply: None,
+            kept: true,
+            stop_replies: Vec::new(),
         };
         self.children.insert(key, child);
         Some(key)

@@ -32,6 +32,14 @@ pub(crate) struct Now {
     pub(crate) policy: Policy,
 }
 
+impl Now {
+    /// `time` from now. Times without an end, such as `Duration::MAX`, end in a lifetime.
+    pub(super) fn after(&self, time: Duration) -> Instant {
+        const LIFETIME: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+        self.at + time.min(LIFETIME)
+    }
+}
+
 /// What the runtime is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
@@ -43,8 +51,12 @@ pub(crate) enum Action {
     Kill { key: Key },
     /// It did not end though killed; go on without it.
     Abandon { key: Key },
-    /// It will be started again after this wait.
-    Scheduled { key: Key, delay: Duration },
+    /// It will be started again after this wait: the `attempt`th time in a row.
+    Scheduled { key: Key, delay: Duration, attempt: u32 },
+    /// It is down and will be started again with its group.
+    Due { key: Key },
+    /// It is down and stays so.
+    Rests { key: Key },
     /// The child is no more: let go of all that is kept for it.
     Forget { key: Key },
     /// All children are up for the first time.
@@ -61,15 +73,26 @@ pub(crate) enum Action {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Done,
+    /// It declined to start.
+    Ignored,
     /// The start that was asked for failed.
     Failed(ExitReason),
     /// The supervisor is on its way down.
     Stopping,
 }
 
-/// Why a child is not accepted.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
+    /// A child of this id is running.
+    AlreadyStarted,
+    /// A child of this id is kept, but not running.
     AlreadyPresent,
+    NotFound,
+    Running,
+    Restarting,
+    /// The request means nothing to a dynamic supervisor.
+    SimpleOneForOne,
+    /// The supervisor is on its way down.
     Stopping,
 }
