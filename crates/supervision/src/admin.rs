@@ -35,9 +35,9 @@ pub enum StartChildError {
     /// The supervisor is not up, or on its way down. If it died while the child was starting, so did the child.
     #[error("the supervisor is not running")]
     NotRunning,
-    /// The specification cannot be right.
+    /// The specification cannot be right, the child's or one below it; nothing was started.
     #[error(transparent)]
-    Invalid(crate::spec::SpecError),
+    Invalid(crate::check::SpecError),
     /// The child's start failed, or the child was stopped before it was up. Its specification is not kept.
     #[error("the child did not start: {0}")]
     Failed(ExitReason),

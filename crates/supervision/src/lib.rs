@@ -108,6 +108,7 @@
 
 mod address;
 mod admin;
+mod check;
 mod event;
 mod life;
 mod machine;
@@ -125,11 +126,14 @@ pub use address::{Address, SendError, Slot};
 pub use admin::{
     ChildCounts, DeleteChildError, RestartChildError, Start, StartChildError, SupervisorSlot, TerminateChildError,
 };
+pub use check::SpecError;
 pub use event::{Event, EventKind, Observer};
 pub use path::{ActorPath, PathPattern, PatternError};
-pub use policy::{ABANDON_AFTER, Backoff, BackoffError, Policies, Policy, PolicyPatch, PolicySet, QUIET_PERIOD};
+pub use policy::{
+    ABANDON_AFTER, Backoff, BackoffError, Policies, Policy, PolicyError, PolicyPatch, PolicySet, QUIET_PERIOD,
+};
 pub use reason::{ExitReason, Failure, StartError};
-pub use spec::{AutoShutdown, ChildSpec, Kind, Restart, Shutdown, SpecError, Strategy, SupervisorSpec};
+pub use spec::{AutoShutdown, ChildSpec, Kind, Restart, Shutdown, Strategy, SupervisorSpec};
 pub use system::{System, SystemOptions};
 pub use tree::{ActorState, Entry, Fault, InjectError, Tree};
 pub use worker::{Context, Flow, Worker};

@@ -7,7 +7,8 @@
 //! A child's incarnations are numbered by [`Run`]; what is told about another run than the current one is stale and
 //! changes nothing.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::policy::ABANDON_AFTER;
@@ -61,6 +62,8 @@ pub(crate) struct Machine {
     phase: Phase,
     /// Children that somebody terminated while a group was on its way: it does not bring them up.
     held: BTreeSet<Key>,
+    /// The names of a fixed supervisor's children.
+    names: HashSet<Arc<str>>,
     ready: bool,
     /// Dynamic only: adopted children whose first start has no outcome yet.
     unready: usize,
@@ -78,6 +81,7 @@ impl Machine {
             window: RestartWindow::default(),
             phase: Phase::New,
             held: BTreeSet::new(),
+            names: HashSet::new(),
             ready: false,
             unready: 0,
             next_run: 1,
@@ -375,6 +379,9 @@ impl Machine {
 
     fn forget(&mut self, key: Key) {
         self.held.remove(&key);
+        if let Some(child) = self.roster.get(key) {
+            self.names.remove(&child.rules.name);
+        }
         if self.roster.remove(key) {
             self.actions.push_back(Action::Forget { key });
         }

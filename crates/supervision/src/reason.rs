@@ -87,8 +87,11 @@ pub enum StartError {
         /// The supervisor whose specification it is.
         path: ActorPath,
         /// What is wrong.
-        error: crate::spec::SpecError,
+        error: crate::check::SpecError,
     },
+    /// A policy cannot be right, so nothing was started.
+    #[error(transparent)]
+    Policy(#[from] crate::policy::PolicyError),
     /// The root ended before all its children were up; the reason names the child.
     #[error("`{path}` did not start: {reason}")]
     Ended {

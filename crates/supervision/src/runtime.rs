@@ -16,13 +16,20 @@ use std::sync::Arc;
 use ractor::ActorCell;
 
 use crate::address::Control;
+use crate::check::Fault;
 use crate::life::Life;
+use crate::path::ActorPath;
 
 pub(crate) use supervisor::{SupervisorStarter, start_root};
 pub(crate) use worker::WorkerStarter;
 
 /// Spawns incarnations of one child.
 pub(crate) trait Starter: Send + Sync {
+    /// Checks what can be checked before the next incarnation, which will be at `path`, is spawned.
+    fn prepare(&self, _path: &ActorPath) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Spawns an actor that lives `life`, linked to its supervisor if it has one. It returns at once: whether the actor
     /// comes up is told by its life. `None` when it could not be spawned, which its life tells, too.
     fn spawn(&self, life: Arc<Life>, supervisor: Option<ActorCell>) -> Spawning;

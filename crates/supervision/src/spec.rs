@@ -1,6 +1,5 @@
-//! Child and supervisor specifications: data, checked before anything starts. How a child is started lives in `runtime`.
+//! Child and supervisor specifications: data. What a right one is lives in `check`, how a child is started in `runtime`.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,7 +24,7 @@ pub enum Restart {
 /// How a child is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shutdown {
-    /// Asked, then killed after this time.
+    /// Asked, then killed after this time. Zero is allowed, as in OTP: asked, and killed unless it is gone at once.
     Timeout(Duration),
     /// Asked, and waited for without a bound. The default of supervisors, whose children have bounds.
     Infinity,
@@ -126,7 +125,9 @@ impl ChildSpec {
         Self::new(id, Kind::Worker, Restart::Temporary, Arc::new(starter))
     }
 
-    /// A permanent supervisor. `spec` is called for each incarnation, in the new supervisor's own task.
+    /// A permanent supervisor. `spec` is called once for each incarnation: when its own supervisor's specification is checked
+    /// (before any child of that one is started), or, if only this one is restarted, in its own task. It should be quick
+    /// and must not rely on what its siblings do in their starts; arguments of workers may.
     pub fn supervisor(id: impl Into<String>, spec: impl Fn() -> SupervisorSpec + Send + Sync + 'static) -> Self {
         Self::supervisor_or_ignore(id, move || Some(spec()))
     }
@@ -178,20 +179,6 @@ impl ChildSpec {
     /// Worker or supervisor.
     pub fn kind(&self) -> Kind {
         self.rules.kind
-    }
-
-    pub(crate) fn check(&self, auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
-        let rules = &self.rules;
-        if rules.name.is_empty() || rules.id.is_empty() {
-            return Err(SpecError::EmptyName(rules.id.to_string()));
-        }
-        if rules.significant && rules.restart == Restart::Permanent {
-            return Err(SpecError::SignificantPermanent(rules.id.to_string()));
-        }
-        if rules.significant && auto_shutdown == AutoShutdown::Never {
-            return Err(SpecError::SignificantWithoutAutoShutdown(rules.id.to_string()));
-        }
-        Ok(())
     }
 }
 
@@ -254,23 +241,11 @@ impl SupervisorSpec {
         self
     }
 
-    /// Whether it ends with its significant children; by default it never does.
+    /// Whether it ends with its significant children; by default it never does, and a dynamic one cannot.
     #[must_use]
     pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
         self.auto_shutdown = auto_shutdown;
         self
-    }
-
-    /// Checks what can be checked before anything starts; the supervisors among the children check theirs themselves.
-    pub(crate) fn check(&self) -> Result<(), SpecError> {
-        let (mut ids, mut names) = (HashSet::new(), HashSet::new());
-        for child in &self.children {
-            child.check(self.auto_shutdown)?;
-            if !ids.insert(&child.rules.id) || !names.insert(&child.rules.name) {
-                return Err(SpecError::Duplicate(child.rules.id.to_string()));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -281,47 +256,5 @@ impl fmt::Debug for SupervisorSpec {
             .field("auto_shutdown", &self.auto_shutdown)
             .field("children", &self.children)
             .finish_non_exhaustive()
-    }
-}
-
-/// What is wrong with a specification.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpecError {
-    /// Two siblings share an id or a name.
-    #[error("two children share the id or the name of `{0}`")]
-    Duplicate(String),
-    /// An id or a name is empty.
-    #[error("child `{0}` has an empty id or name")]
-    EmptyName(String),
-    /// A permanent child never ends for good, so its end can mean nothing.
-    #[error("child `{0}` is significant and permanent; make it transient or temporary")]
-    SignificantPermanent(String),
-    /// A significant child under a supervisor that never shuts down for it.
-    #[error("child `{0}` is significant, but its supervisor's auto_shutdown is never")]
-    SignificantWithoutAutoShutdown(String),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn child(id: &str) -> ChildSpec {
-        ChildSpec::supervisor(id, || SupervisorSpec::one_for_one(Vec::new()))
-    }
-
-    #[test]
-    fn a_broken_specification_is_refused_with_its_reason() {
-        let check = |children| SupervisorSpec::one_for_one(children).check();
-        let name = |id: &str| id.to_owned();
-        assert_eq!(check(vec![child("a"), child("b")]), Ok(()));
-        assert_eq!(check(vec![child("a"), child("a")]), Err(SpecError::Duplicate(name("a"))));
-        assert_eq!(check(vec![child("a"), child("b").named("a")]), Err(SpecError::Duplicate(name("b"))));
-        assert_eq!(check(vec![child("")]), Err(SpecError::EmptyName(name(""))));
-        assert_eq!(check(vec![child("a").significant()]), Err(SpecError::SignificantPermanent(name("a"))));
-        let transient = child("a").significant().restart(Restart::Transient);
-        assert_eq!(check(vec![transient.clone()]), Err(SpecError::SignificantWithoutAutoShutdown(name("a"))));
-        let any = SupervisorSpec::one_for_one(vec![transient]).auto_shutdown(AutoShutdown::Any);
-        assert_eq!(any.check(), Ok(()));
     }
 }

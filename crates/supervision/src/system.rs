@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::address::Control;
+use crate::check;
 use crate::event::Observer;
 use crate::life::{Life, Shared, Superior};
 use crate::machine::{Key, Run};
@@ -70,15 +71,18 @@ pub struct System {
 }
 
 impl System {
-    /// Starts a tree and waits until all of it is up. Must be called inside a tokio runtime.
+    /// Starts a tree and waits until all of it is up. The specifications of all fixed supervisors are made and checked
+    /// first. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the specification is wrong or something does not start; what was started is stopped then, in reverse.
+    /// When a specification is wrong, at whatever depth, or a policy is: nothing has been started then. When something does
+    /// not start: what was started has been stopped, in reverse.
     pub async fn start(spec: SupervisorSpec, options: SystemOptions) -> Result<Self, StartError> {
         let path = ActorPath::root(&options.label);
-        if let Err(error) = spec.check() {
+        if let Err(check::Fault { path, error }) = spec.check_all(&path) {
             return Err(StartError::Invalid { path, error });
         }
+        options.policies.current().check()?;
         let node = Node::new(path.clone(), Kind::Supervisor);
         let (sender, status) = watch::channel(Status::Starting);
         let shared = Arc::new(Shared { policies: options.policies, observer: options.observer });

@@ -1,5 +1,7 @@
 //! What others ask of a supervisor: children started, terminated, restarted and deleted, with OTP's refusals.
 
+use std::sync::Arc;
+
 use super::{Action, ChildRules, Key, Machine, Now, Refusal, State, Token};
 
 /// How a child stands towards a request.
@@ -21,12 +23,15 @@ impl Machine {
         self.roster.get(key).map(|child| (key, &child.rules))
     }
 
-    /// Why a child called `id` would not be taken in now.
-    pub(crate) fn refuses(&self, id: &str) -> Option<Refusal> {
+    /// Why such a child would not be taken in now.
+    pub(crate) fn refuses(&self, rules: &ChildRules) -> Option<Refusal> {
         if self.ending() {
             return Some(Refusal::Stopping);
         }
-        let key = self.roster.key_of(id)?;
+        let Some(key) = self.roster.key_of(&rules.id) else {
+            // Dynamic children may share a name for a moment; those of a fixed supervisor stand at a path each.
+            return self.names.contains(&rules.name).then_some(Refusal::NameTaken);
+        };
         Some(match self.standing(key) {
             Standing::Up => Refusal::AlreadyStarted,
             Standing::Leaving | Standing::Coming | Standing::Down => Refusal::AlreadyPresent,
@@ -35,8 +40,11 @@ impl Machine {
 
     /// Takes a child in without starting it.
     pub(crate) fn declare(&mut self, rules: ChildRules) -> Result<Key, Refusal> {
-        if let Some(refusal) = self.refuses(&rules.id) {
+        if let Some(refusal) = self.refuses(&rules) {
             return Err(refusal);
+        }
+        if !self.dynamic() {
+            self.names.insert(Arc::clone(&rules.name));
         }
         self.roster.add(rules).ok_or(Refusal::AlreadyPresent)
     }

@@ -88,6 +88,8 @@ pub(crate) enum Refusal {
     AlreadyStarted,
     /// A child of this id is kept, but not running.
     AlreadyPresent,
+    /// A fixed sibling has this name; paths are unique.
+    NameTaken,
     NotFound,
     Running,
     Restarting,

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::supervisor::Office;
 use crate::admin::{Answer, DeleteChildError, Request, RestartChildError, Start, StartChildError, TerminateChildError};
-use crate::machine::{Now, Outcome, Refusal, Token};
+use crate::check::SpecError;
+use crate::machine::{Key, Now, Outcome, Refusal, Token};
 use crate::spec::ChildSpec;
 
 /// Who waits for an outcome.
@@ -49,11 +50,7 @@ impl Office {
     }
 
     fn start_child(&mut self, spec: ChildSpec, to: Answer<Start, StartChildError>, now: Now) {
-        let accepted = spec
-            .check(self.auto_shutdown)
-            .map_err(StartChildError::Invalid)
-            .and_then(|()| self.machine.declare(spec.rules.clone()).map_err(StartChildError::from));
-        match accepted {
+        match self.accept(&spec) {
             Ok(key) => {
                 self.keep(key, spec, &mut HashMap::new());
                 let token = self.wait(Waiter::Start(to));
@@ -61,6 +58,22 @@ impl Office {
             }
             Err(error) => answer(to, Err(error)),
         }
+    }
+
+    /// Checks the child, whether there is room for it, and all below it: in this order, so that what is below is not made
+    /// for a child that is refused.
+    fn accept(&mut self, spec: &ChildSpec) -> Result<Key, StartChildError> {
+        spec.check(self.auto_shutdown).map_err(StartChildError::Invalid)?;
+        match self.machine.refuses(&spec.rules) {
+            Some(Refusal::NameTaken) => {
+                return Err(StartChildError::Invalid(SpecError::Duplicate(spec.id().to_owned())));
+            }
+            Some(refusal) => return Err(refusal.into()),
+            None => {}
+        }
+        let path = &self.node.path;
+        spec.check_below(path).map_err(|fault| StartChildError::Invalid(fault.seen_from(path)))?;
+        self.machine.declare(spec.rules.clone()).map_err(StartChildError::from)
     }
 
     fn wait(&mut self, waiter: Waiter) -> Token {
@@ -129,7 +142,7 @@ impl From<Refusal> for RestartChildError {
         match refusal {
             Refusal::NotFound => Self::NotFound,
             Refusal::Running | Refusal::AlreadyStarted => Self::Running,
-            Refusal::Restarting | Refusal::AlreadyPresent => Self::Restarting,
+            Refusal::Restarting | Refusal::AlreadyPresent | Refusal::NameTaken => Self::Restarting,
             Refusal::SimpleOneForOne => Self::SimpleOneForOne,
             Refusal::Stopping => Self::NotRunning,
         }
@@ -141,7 +154,7 @@ impl From<Refusal> for DeleteChildError {
         match refusal {
             Refusal::NotFound => Self::NotFound,
             Refusal::Running | Refusal::AlreadyStarted => Self::Running,
-            Refusal::Restarting | Refusal::AlreadyPresent => Self::Restarting,
+            Refusal::Restarting | Refusal::AlreadyPresent | Refusal::NameTaken => Self::Restarting,
             Refusal::SimpleOneForOne => Self::SimpleOneForOne,
             Refusal::Stopping => Self::NotRunning,
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use futures_util::FutureExt;
@@ -14,6 +14,7 @@ use super::requests::Waiter;
 use super::{Spawning, Starter};
 use crate::address::Control;
 use crate::admin::{Desk, OpenDesk, Request, SupervisorSlot};
+use crate::check::{self, SpecError};
 use crate::event::EventKind;
 use crate::life::{Life, Superior};
 use crate::machine::{Action, ChildRules, Key, Machine, Now, Run, Token};
@@ -27,25 +28,48 @@ type MakeSpec = Box<dyn Fn() -> Option<SupervisorSpec> + Send + Sync>;
 
 /// Starts incarnations of a supervisor.
 pub(crate) struct SupervisorStarter {
-    spec: Arc<MakeSpec>,
+    make: Arc<MakeSpec>,
+    /// Made and checked for the incarnation that is about to start, with all below it.
+    prepared: Mutex<Option<Option<SupervisorSpec>>>,
 }
 
 impl SupervisorStarter {
-    pub(crate) fn new(spec: MakeSpec) -> Self {
-        Self { spec: Arc::new(spec) }
+    pub(crate) fn new(make: MakeSpec) -> Self {
+        Self { make: Arc::new(make), prepared: Mutex::new(None) }
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Option<SupervisorSpec>>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner) // one write, which is whole or not there
     }
 }
 
 impl Starter for SupervisorStarter {
+    fn prepare(&self, path: &ActorPath) -> Result<(), check::Fault> {
+        let fault = |error| check::Fault { path: path.clone(), error };
+        if path.segments().count() > check::MAX_DEPTH {
+            return Err(fault(SpecError::TooDeep));
+        }
+        let spec = catch_unwind(AssertUnwindSafe(|| (self.make)()))
+            .map_err(|panic| fault(SpecError::Panicked(panic_text(&*panic).to_string())))?;
+        if let Some(spec) = &spec {
+            spec.check_all(path)?;
+        }
+        *self.prepared() = Some(spec);
+        Ok(())
+    }
+
     fn spawn(&self, life: Arc<Life>, supervisor: Option<ActorCell>) -> Spawning {
-        let spec = Arc::clone(&self.spec);
-        Box::pin(async move { start(Plan::Made(spec), life, supervisor).await })
+        let plan = match self.prepared().take() {
+            Some(spec) => Plan::Given(spec.map(Box::new)),
+            None => Plan::Made(Arc::clone(&self.make)),
+        };
+        Box::pin(start(plan, life, supervisor))
     }
 }
 
-/// Spawns the root, which lives once and has no supervisor.
+/// Spawns the root, which lives once and has no supervisor. Its specification has been checked.
 pub(crate) async fn start_root(spec: SupervisorSpec, life: Arc<Life>) -> Option<Arc<dyn Control>> {
-    start(Plan::Given(Box::new(spec)), life, None).await
+    start(Plan::Given(Some(Box::new(spec))), life, None).await
 }
 
 async fn start(plan: Plan, life: Arc<Life>, supervisor: Option<ActorCell>) -> Option<Arc<dyn Control>> {
@@ -56,7 +80,8 @@ async fn start(plan: Plan, life: Arc<Life>, supervisor: Option<ActorCell>) -> Op
 }
 
 enum Plan {
-    Given(Box<SupervisorSpec>),
+    /// Checked, with all below it; `None`: it declines to start.
+    Given(Option<Box<SupervisorSpec>>),
     Made(Arc<MakeSpec>),
 }
 
@@ -176,15 +201,21 @@ impl Office {
 
     /// Reads the specification and begins to start the children.
     async fn begin(&mut self, myself: &ActorRef<Message>) -> Result<(), ExitReason> {
-        let mut spec = match self.plan.take() {
-            Some(Plan::Given(spec)) => *spec,
-            Some(Plan::Made(make)) => make().ok_or(ExitReason::Ignored)?,
+        let (spec, mut checked) = match self.plan.take() {
+            Some(Plan::Given(spec)) => (spec.map(|spec| *spec), true),
+            Some(Plan::Made(make)) => (make(), false),
             None => return Err(ExitReason::Failed("it has begun already".into())),
         };
+        let mut spec = spec.ok_or(ExitReason::Ignored)?;
         if let Some(adopt) = &spec.adopt {
             spec.children = adopt();
+            checked = false;
         }
-        spec.check().map_err(|error| ExitReason::Failed(error.to_string().into()))?;
+        if !checked {
+            spec.check_all(&self.node.path).map_err(|check::Fault { path, error }| {
+                ExitReason::Failed(format!("supervisor `{path}`: {error}").into())
+            })?;
+        }
         self.machine = Machine::new(spec.strategy, spec.auto_shutdown, fastrand::u64(..));
         self.auto_shutdown = spec.auto_shutdown;
         let mut former = self.node.take_children();
