@@ -7,9 +7,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use tokio::sync::oneshot;
 
+use crate::node::Node;
 use crate::reason::ExitReason;
 use crate::spec::{ChildSpec, Kind};
-use crate::tree::{ActorState, Entry, Node};
+use crate::tree::{ActorState, Entry};
 
 /// How a start that was asked for went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -112,6 +112,7 @@ mod check;
 mod event;
 mod life;
 mod machine;
+mod node;
 mod path;
 mod policy;
 mod reason;

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::event::{Event, EventKind, Observer};
 use crate::machine::{Key, Run};
+use crate::node::Node;
 use crate::path::ActorPath;
 use crate::policy::Policies;
 use crate::reason::ExitReason;
 use crate::spec::Shutdown;
-use crate::tree::Node;
 
 /// What all actors of a system share.
 pub(crate) struct Shared {

@@ -16,6 +16,7 @@ use crate::reason::ExitReason;
 use crate::spec::{AutoShutdown, Kind, Shutdown, Strategy};
 use crate::window::RestartWindow;
 use roster::{Child, Roster, State};
+use terms::Wait;
 
 pub(crate) use terms::{Action, ChildRules, Key, Now, Outcome, Refusal, Run, Token};
 
@@ -28,10 +29,18 @@ mod terms;
 enum Stage {
     /// Stopping one by one, last first; those from this key on are down.
     Stopping { below: Key },
-    /// All down; starting begins at this time.
-    Waiting { until: Instant },
+    /// All down; starting begins when the wait is over.
+    Waiting,
     /// Starting one by one; those before this key are up.
     Starting { next: Key },
+}
+
+/// When a group starts to come up.
+#[derive(Debug, Clone, Copy)]
+struct Resume {
+    at: Instant,
+    /// Whose wait that is.
+    wait: Option<(Key, Wait)>,
 }
 
 #[derive(Debug)]
@@ -43,7 +52,7 @@ enum Phase {
     Group {
         from: Key,
         stage: Stage,
-        resume_at: Instant,
+        resume: Resume,
     },
     Ending {
         why: ExitReason,
@@ -112,7 +121,8 @@ impl Machine {
             }
             self.check_ready();
         } else {
-            self.phase = Phase::Group { from: 0, stage: Stage::Starting { next: 0 }, resume_at: now.at };
+            let resume = Resume { at: now.at, wait: None };
+            self.phase = Phase::Group { from: 0, stage: Stage::Starting { next: 0 }, resume };
         }
         self.advance(now);
     }
@@ -169,7 +179,7 @@ impl Machine {
     pub(crate) fn tick(&mut self, now: Now) {
         while let Some(key) = self.roster.due(now.at) {
             match self.child(key).state {
-                State::Waiting => self.launch(key, now),
+                State::Waiting(_) => self.launch(key, now),
                 State::Starting { late: false } => {
                     self.roster.set(key, State::Starting { late: true });
                     self.kill(key, now);
@@ -188,6 +198,23 @@ impl Machine {
         self.advance(now);
     }
 
+    /// Another policy is in force: waits that are under way become what it makes of them.
+    pub(crate) fn revise(&mut self, now: Now) {
+        for (key, wait) in self.roster.waiting() {
+            let until = wait.until(&now.policy);
+            self.roster.arm(key, until);
+            self.actions.push_back(Action::Revised { key, left: until.saturating_duration_since(now.at) });
+        }
+        if let Phase::Group { stage: Stage::Stopping { .. } | Stage::Waiting, resume, .. } = &mut self.phase
+            && let Some((key, wait)) = resume.wait
+        {
+            resume.at = wait.until(&now.policy);
+            let left = resume.at.saturating_duration_since(now.at);
+            self.actions.push_back(Action::Revised { key, left });
+        }
+        self.tick(now);
+    }
+
     /// Stop all children, last first (dynamic ones at once), and end. Always gets through, whatever is under way.
     pub(crate) fn shutdown(&mut self, now: Now) {
         self.end(ExitReason::Shutdown, now);
@@ -204,7 +231,7 @@ impl Machine {
     /// When [`tick`](Self::tick) has to be called next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let group = match self.phase {
-            Phase::Group { stage: Stage::Waiting { until }, .. } => Some(until),
+            Phase::Group { stage: Stage::Waiting, resume, .. } => Some(resume.at),
             _ => None,
         };
         group.into_iter().chain(self.roster.deadline()).min()
@@ -246,16 +273,16 @@ impl Machine {
                         }
                     }
                 }
-                Phase::Group { from, stage, resume_at } => {
-                    let (from, resume_at) = (*from, *resume_at);
+                Phase::Group { from, stage, resume } => {
+                    let (from, resume) = (*from, *resume);
                     let next = match *stage {
                         Stage::Stopping { below } => match self.roster.last_below(from, below).map(|(key, _)| key) {
-                            None => Stage::Waiting { until: resume_at },
+                            None => Stage::Waiting,
                             Some(key) if self.bring_down(key, now) => Stage::Stopping { below: key },
                             Some(_) => return,
                         },
-                        Stage::Waiting { until } if until > now.at => return,
-                        Stage::Waiting { .. } => Stage::Starting { next: from },
+                        Stage::Waiting if resume.at > now.at => return,
+                        Stage::Waiting => Stage::Starting { next: from },
                         Stage::Starting { next } => {
                             let Some((key, child)) = self.roster.first_from(next) else {
                                 self.phase = Phase::Settled;
@@ -266,7 +293,7 @@ impl Machine {
                             match child.state {
                                 State::Idle if !self.held.contains(&key) => {
                                     // Keys have gaps: from here on `next` is the one whose turn it is.
-                                    self.phase = Phase::Group { from, stage: Stage::Starting { next: key }, resume_at };
+                                    self.phase = Phase::Group { from, stage: Stage::Starting { next: key }, resume };
                                     return self.launch(key, now);
                                 }
                                 State::Idle | State::Running { .. } => Stage::Starting { next: key + 1 },
@@ -274,7 +301,7 @@ impl Machine {
                             }
                         }
                     };
-                    self.phase = Phase::Group { from, stage: next, resume_at };
+                    self.phase = Phase::Group { from, stage: next, resume };
                 }
             }
         }
@@ -284,7 +311,7 @@ impl Machine {
     fn due(&self, key: Key) -> bool {
         match self.phase {
             Phase::Group { from, ref stage, .. } if key >= from && !self.held.contains(&key) => match *stage {
-                Stage::Stopping { .. } | Stage::Waiting { .. } => true,
+                Stage::Stopping { .. } | Stage::Waiting => true,
                 Stage::Starting { next } => key >= next,
             },
             _ => false,
@@ -298,7 +325,7 @@ impl Machine {
         match child.state {
             // It waits for its first turn, which a group on its way down does not take.
             State::Idle if child.start_reply.is_some() && child.stop_replies.is_empty() && !ending => true,
-            State::Idle | State::Waiting => {
+            State::Idle | State::Waiting(_) => {
                 self.stopped(key);
                 true
             }

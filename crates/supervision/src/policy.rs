@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::path::{ActorPath, PathPattern};
 
@@ -216,22 +217,37 @@ impl PolicySet {
     }
 }
 
-/// The policies in force. Looked up at each decision, so a replacement acts at once; children keep running.
-#[derive(Debug, Default)]
+/// The policies in force. Looked up at each decision, so a replacement acts at once: intensity and period at the next
+/// restart, the times to start and to stop at the next start and stop, backoff on the waits that are under way, too.
+/// Children keep running.
+#[derive(Debug)]
 pub struct Policies {
     set: ArcSwap<PolicySet>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self::new(PolicySet::default())
+    }
 }
 
 impl Policies {
     /// Starts with this set.
     pub fn new(set: PolicySet) -> Self {
-        Self { set: ArcSwap::from_pointee(set) }
+        Self { set: ArcSwap::from_pointee(set), changes: watch::Sender::new(()) }
     }
 
     /// Puts another set in force. [`PolicySet::check`] says whether it makes sense; a zero period would mean that no
     /// intensity is ever exceeded, and a zero time to start that nothing ever starts.
     pub fn replace(&self, set: PolicySet) {
         self.set.store(Arc::new(set));
+        self.changes.send_replace(());
+    }
+
+    /// Sees each replacement from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The set in force.

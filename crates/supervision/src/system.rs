@@ -10,12 +10,13 @@ use crate::check;
 use crate::event::Observer;
 use crate::life::{Life, Shared, Superior};
 use crate::machine::{Key, Run};
+use crate::node::Node;
 use crate::path::ActorPath;
 use crate::policy::Policies;
 use crate::reason::{ExitReason, StartError};
 use crate::runtime::start_root;
-use crate::spec::{Kind, SupervisorSpec};
-use crate::tree::{Node, Tree};
+use crate::spec::SupervisorSpec;
+use crate::tree::Tree;
 
 /// What a system is started with.
 #[derive(Clone)]
@@ -83,7 +84,7 @@ impl System {
             return Err(StartError::Invalid { path, error });
         }
         options.policies.current().check()?;
-        let node = Node::new(path.clone(), Kind::Supervisor);
+        let node = Node::root(path.clone());
         let (sender, status) = watch::channel(Status::Starting);
         let shared = Arc::new(Shared { policies: options.policies, observer: options.observer });
         let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(sender)), None);

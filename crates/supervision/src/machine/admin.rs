@@ -115,7 +115,7 @@ impl Machine {
             State::Starting { .. } => Standing::Up,
             State::Stopping { .. } if child.stop_replies.is_empty() => Standing::Coming,
             State::Stopping { .. } => Standing::Leaving,
-            State::Waiting => Standing::Coming,
+            State::Waiting(_) => Standing::Coming,
             State::Idle if child.start_reply.is_some() => Standing::Up,
             State::Idle if self.due(key) => Standing::Coming,
             State::Idle => Standing::Down,

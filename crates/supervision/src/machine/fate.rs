@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Action, Key, Machine, Now, Outcome, Phase, Stage, State};
+use super::terms::Wait;
+use super::{Action, Key, Machine, Now, Outcome, Phase, Resume, Stage, State};
 use crate::policy::QUIET_PERIOD;
 use crate::reason::ExitReason;
 use crate::spec::{AutoShutdown, Restart, Strategy};
@@ -14,7 +15,7 @@ impl Machine {
             return;
         };
         let (since, reason) = match child.state {
-            State::Idle | State::Waiting => return,
+            State::Idle | State::Waiting(_) => return,
             State::Stopping { .. } => return self.stopped(key),
             State::Starting { late: true } => {
                 let text = format!("did not start within {:?}", now.policy.start);
@@ -172,7 +173,7 @@ impl Machine {
         // A group on its way down takes along those that fall meanwhile: they would have been stopped anyway.
         if let (Some(_), Phase::Group { from, stage, .. }) = (from, &self.phase)
             && key >= *from
-            && matches!(stage, Stage::Stopping { .. } | Stage::Waiting { .. })
+            && matches!(stage, Stage::Stopping { .. } | Stage::Waiting)
         {
             self.actions.push_back(Action::Due { key });
             return;
@@ -183,20 +184,20 @@ impl Machine {
         }
         let dice = self.dice.f64();
         let child = self.child(key);
-        let delay = now.policy.backoff.delay(child.attempts, dice);
+        let wait = Wait { since: now.at, attempt: child.attempts, dice };
         child.attempts = child.attempts.saturating_add(1);
-        let attempt = child.attempts;
+        let (delay, attempt) = (wait.delay(&now.policy), child.attempts);
         self.actions.push_back(Action::Scheduled { key, delay, attempt });
-        let resume_at = now.after(delay);
         match from {
             None if delay.is_zero() => self.launch(key, now),
             None => {
-                self.roster.set(key, State::Waiting);
-                self.roster.arm(key, resume_at);
+                self.roster.set(key, State::Waiting(wait));
+                self.roster.arm(key, now.after(delay));
             }
             // This may replace a group that is coming up: what was before `key` in it is up and stays.
             Some(from) => {
-                self.phase = Phase::Group { from, stage: Stage::Stopping { below: Key::MAX }, resume_at };
+                let resume = Resume { at: now.after(delay), wait: Some((key, wait)) };
+                self.phase = Phase::Group { from, stage: Stage::Stopping { below: Key::MAX }, resume };
             }
         }
     }

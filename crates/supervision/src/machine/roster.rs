@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::terms::Wait;
 use super::{ChildRules, Key, Run, Token};
 use crate::reason::ExitReason;
 
@@ -20,7 +21,7 @@ pub(super) enum State {
         since: Instant,
     },
     /// The timer says when it is started again.
-    Waiting,
+    Waiting(Wait),
     Stopping {
         killed: bool,
     },
@@ -114,6 +115,15 @@ impl Roster {
 
     pub(super) fn keys(&self) -> Vec<Key> {
         self.children.keys().copied().collect()
+    }
+
+    /// Those that wait to be started again.
+    pub(super) fn waiting(&self) -> Vec<(Key, Wait)> {
+        let wait = |(&key, child): (&Key, &Child)| match child.state {
+            State::Waiting(wait) => Some((key, wait)),
+            _ => None,
+        };
+        self.children.iter().filter_map(wait).collect()
     }
 
     /// The first child from `key` on.

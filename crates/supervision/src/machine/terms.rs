@@ -40,6 +40,25 @@ impl Now {
     }
 }
 
+/// A wait between restarts, as it was decided; how long it is, is the policy's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wait {
+    pub(super) since: Instant,
+    /// Restarts in a row before this one.
+    pub(super) attempt: u32,
+    pub(super) dice: f64,
+}
+
+impl Wait {
+    pub(super) fn delay(&self, policy: &Policy) -> Duration {
+        policy.backoff.delay(self.attempt, self.dice)
+    }
+
+    pub(super) fn until(&self, policy: &Policy) -> Instant {
+        Now { at: self.since, policy: *policy }.after(self.delay(policy))
+    }
+}
+
 /// What the runtime is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
@@ -53,6 +72,8 @@ pub(crate) enum Action {
     Abandon { key: Key },
     /// It will be started again after this wait: the `attempt`th time in a row.
     Scheduled { key: Key, delay: Duration, attempt: u32 },
+    /// Its wait has changed: there is this much left.
+    Revised { key: Key, left: Duration },
     /// It is down and will be started again with its group.
     Due { key: Key },
     /// It is down and stays so.

@@ -340,6 +340,9 @@ proptest! {
                     world.now.policy.intensity = intensity.into();
                     world.restarts.clear(); // counted by the limit in force at each restart; start over
                     world.now.at += Duration::from_secs(6);
+                    let max = MS(u64::from(intensity) * 100);
+                    world.now.policy.backoff = crate::policy::Backoff::new(max / 10, 2.0, max, 0.5).unwrap();
+                    world.machine.revise(world.now);
                 }
             }
             world.play();

@@ -298,3 +298,36 @@ fn times_without_an_end_are_no_overflow() {
     world.play();
     assert_eq!(world.take(), ["start a", "ready", "stop a"]);
 }
+
+#[test]
+fn a_child_that_declines_after_a_gap_in_the_order_is_asked_once() {
+    let mut world = World::new(Strategy::OneForAll, &[("t", Temporary), ("a", Permanent)]);
+    world.crash("t");
+    world.take();
+    world.starts_fail = Some(ExitReason::Ignored);
+    world.crash("a");
+    assert_eq!(world.take(), ["restart a in 0", "start a"]);
+}
+
+#[test]
+fn a_changed_backoff_acts_on_the_waits_under_way() {
+    for strategy in [Strategy::OneForOne, Strategy::OneForAll, Strategy::SimpleOneForOne] {
+        let mut world = World::new(strategy, &[("a", Permanent)]);
+        let backoff =
+            |seconds: u64| crate::policy::Backoff::new(MS(seconds * 1000), 1.0, MS(seconds * 1000), 0.0).unwrap();
+        world.now.policy.backoff = backoff(3600);
+        world.crash("a");
+        world.crash("a");
+        assert_eq!(world.machine.deadline(), Some(world.now.at + MS(3_600_000)), "{strategy:?}");
+        world.pass(MS(10_000));
+        world.now.policy.backoff = backoff(60);
+        world.machine.revise(world.now);
+        world.play();
+        assert_eq!(world.machine.deadline(), Some(world.now.at + MS(50_000)), "counted from the crash on");
+        world.take();
+        world.now.policy.backoff = backoff(5);
+        world.machine.revise(world.now);
+        world.play();
+        assert_eq!(world.take(), ["start a"], "its new time is over");
+    }
+}

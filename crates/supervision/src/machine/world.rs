@@ -123,6 +123,7 @@ impl World {
                     let recent = self.restarts.iter().filter(|&&then| at - then <= policy.period).count();
                     assert!(recent <= policy.intensity as usize, "restarted too often");
                 }
+                Action::Revised { key, .. } => assert!(!self.living.contains_key(&key), "it lives"),
                 // Words for the books only; who comes up again shows in what is started.
                 Action::Due { key } | Action::Rests { key } => assert!(!self.living.contains_key(&key), "it lives"),
                 Action::Forget { key } => {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::requests::Waiter;
@@ -18,10 +19,11 @@ use crate::check::{self, SpecError};
 use crate::event::EventKind;
 use crate::life::{Life, Superior};
 use crate::machine::{Action, ChildRules, Key, Machine, Now, Run, Token};
+use crate::node::Node;
 use crate::path::ActorPath;
 use crate::reason::{ExitReason, panic_text};
 use crate::spec::{ChildSpec, SupervisorSpec};
-use crate::tree::{ActorState, Fault, Node};
+use crate::tree::Fault;
 
 /// Makes the specification of an incarnation; `None` when the supervisor declines to start.
 type MakeSpec = Box<dyn Fn() -> Option<SupervisorSpec> + Send + Sync>;
@@ -183,6 +185,8 @@ pub(super) struct Office {
     pub(super) waiters: HashMap<Token, Waiter>,
     pub(super) next_token: Token,
     alarm: Option<(Instant, AbortHandle)>,
+    /// Replacements of the policies.
+    changes: watch::Receiver<()>,
     open: Option<(SupervisorSlot, Arc<OpenDesk>)>,
     pub(super) auto_shutdown: crate::spec::AutoShutdown,
 }
@@ -246,7 +250,14 @@ impl Office {
     }
 
     async fn receive(&mut self, message: Message, myself: &ActorRef<Message>) {
+        let revised = self.changes.has_changed().unwrap_or(false); // the sender lives as long as the system
+        if revised {
+            self.changes.mark_unchanged(); // before the policy is looked up, so that no replacement is missed
+        }
         let now = self.now();
+        if revised {
+            self.machine.revise(now);
+        }
         match message {
             Message::Started(key, run) => self.machine.started(key, run, now),
             Message::Fallen(key, run, reason) => self.machine.fallen(key, run, reason, now),
@@ -290,10 +301,15 @@ impl Office {
                         record.node.rest();
                     }
                 }
-                Action::Scheduled { key, delay, .. } => {
+                Action::Revised { key, left } => {
+                    if let Some(record) = self.records.get(&key) {
+                        record.node.resume_in(left);
+                    }
+                }
+                Action::Scheduled { key, delay, attempt } => {
                     if let Some(record) = self.records.get_mut(&key) {
                         record.control = None;
-                        record.node.mark(ActorState::Restarting);
+                        record.node.restarting(delay, attempt);
                         let path = record.node.path.clone();
                         self.emit(&path, EventKind::RestartScheduled { delay });
                     }
@@ -338,7 +354,7 @@ impl Office {
 
     fn command(&self, key: Key, command: impl FnOnce(&dyn Control)) {
         if let Some(record) = self.records.get(&key) {
-            record.node.mark(ActorState::Stopping);
+            record.node.stopping();
             if let Some(control) = &record.control {
                 command(&**control);
             }
@@ -405,6 +421,7 @@ impl Actor for SupervisorActor {
         Ok(Some(Office {
             desk,
             node: Arc::clone(&seat.life.node),
+            changes: seat.life.shared.policies.changes(),
             life: Some(seat.life),
             plan: Some(seat.plan),
             machine: Machine::new(crate::spec::Strategy::OneForOne, crate::spec::AutoShutdown::Never, 0),
