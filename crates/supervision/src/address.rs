@@ -1,14 +1,12 @@
-//! How actors are reached: addresses of incarnations, and slots that outlive them. No actor lives here.
+//! How workers are reached: addresses of incarnations, and slots that outlive them. How a supervisor is reached lives in
+//! `admin`; no actor lives here.
 
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::oneshot;
 
-use crate::reason::ExitReason;
-use crate::spec::{ChildSpec, Kind};
-use crate::tree::{ActorState, Entry, Fault, Node};
+use crate::tree::Fault;
 
 /// What can be done to any actor, whatever its messages.
 pub(crate) trait Control: Send + Sync {
@@ -136,139 +134,5 @@ impl<M> Clone for Slot<M> {
 impl<M> fmt::Debug for Slot<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slot").field("current", &self.current.load()).finish()
-    }
-}
-
-/// Why a child was not started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartChildError {
-    /// A child of this id is there already.
-    #[error("a child of this id is already present")]
-    AlreadyPresent,
-    /// The supervisor is not up, or on its way down. If it died while the child was starting, so did the child.
-    #[error("the supervisor is not running")]
-    NotRunning,
-    /// The specification cannot be right.
-    #[error(transparent)]
-    Invalid(crate::spec::SpecError),
-    /// The child's start failed, or it ended during its start. Its specification is not kept.
-    #[error("the child did not start: {0}")]
-    Failed(ExitReason),
-}
-
-/// Why a child was not terminated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TerminateChildError {
-    /// There is no such child.
-    #[error("there is no child of this id")]
-    NotFound,
-    /// The supervisor is not up; its children are gone with it.
-    #[error("the supervisor is not running")]
-    NotRunning,
-}
-
-/// How many children there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ChildCounts {
-    /// All, whatever their state.
-    pub specs: usize,
-    /// Those that are up.
-    pub active: usize,
-    /// The workers among all.
-    pub workers: usize,
-    /// The supervisors among all.
-    pub supervisors: usize,
-}
-
-pub(crate) type StartChildReply = oneshot::Sender<Result<(), StartChildError>>;
-pub(crate) type TerminateChildReply = oneshot::Sender<Result<(), TerminateChildError>>;
-
-/// Where a running supervisor takes requests.
-pub(crate) trait Desk: Send + Sync {
-    fn start_child(&self, spec: ChildSpec, reply: StartChildReply);
-    fn terminate_child(&self, id: String, reply: TerminateChildReply);
-}
-
-pub(crate) struct OpenDesk {
-    pub(crate) desk: Arc<dyn Desk>,
-    pub(crate) node: Arc<Node>,
-}
-
-/// Where a dynamic supervisor is found. It outlives the supervisor's incarnations. Clones are the same slot; a slot
-/// belongs to one supervisor.
-#[derive(Clone, Default)]
-pub struct DynamicSlot {
-    current: Arc<ArcSwapOption<OpenDesk>>,
-}
-
-impl DynamicSlot {
-    /// An empty slot, for [`SupervisorSpec::dynamic`](crate::SupervisorSpec::dynamic).
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Starts a child and waits until it is up.
-    ///
-    /// # Errors
-    /// When it is not up; see the variants.
-    pub async fn start_child(&self, spec: ChildSpec) -> Result<(), StartChildError> {
-        let open = self.current.load_full().ok_or(StartChildError::NotRunning)?;
-        let (reply, outcome) = oneshot::channel();
-        open.desk.start_child(spec, reply);
-        outcome.await.unwrap_or(Err(StartChildError::NotRunning))
-    }
-
-    /// Stops a child, as its shutdown says, waits until it is gone, and forgets it.
-    ///
-    /// # Errors
-    /// When there is no such child or no supervisor.
-    pub async fn terminate_child(&self, id: impl Into<String>) -> Result<(), TerminateChildError> {
-        let open = self.current.load_full().ok_or(TerminateChildError::NotRunning)?;
-        let (reply, outcome) = oneshot::channel();
-        open.desk.terminate_child(id.into(), reply);
-        outcome.await.unwrap_or(Err(TerminateChildError::NotRunning))
-    }
-
-    /// How many children there are now; none when the supervisor is not running. Takes time in their number.
-    pub fn count_children(&self) -> ChildCounts {
-        let mut counts = ChildCounts::default();
-        for entry in self.children() {
-            counts.specs += 1;
-            counts.active += usize::from(entry.state == ActorState::Running);
-            match entry.kind {
-                Kind::Worker => counts.workers += 1,
-                Kind::Supervisor => counts.supervisors += 1,
-            }
-        }
-        counts
-    }
-
-    /// The children, in start order; none when the supervisor is not running.
-    pub fn children(&self) -> Vec<Entry> {
-        self.current.load().as_ref().map_or_else(Vec::new, |open| open.node.child_entries())
-    }
-
-    /// Whether the supervisor is there to take requests.
-    pub fn is_running(&self) -> bool {
-        self.current.load().is_some()
-    }
-
-    pub(crate) fn publish(&self, open: Arc<OpenDesk>) {
-        self.current.store(Some(open));
-    }
-
-    pub(crate) fn clear(&self, mine: &Arc<OpenDesk>) {
-        self.current.rcu(|current| match current {
-            Some(open) if Arc::ptr_eq(open, mine) => None,
-            other => other.clone(),
-        });
-    }
-}
-
-impl fmt::Debug for DynamicSlot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DynamicSlot").field("running", &self.is_running()).finish()
     }
 }

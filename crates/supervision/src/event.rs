@@ -42,6 +42,11 @@ pub enum EventKind {
         /// Why.
         reason: ExitReason,
     },
+    /// An incarnation declined to start ([`StartError::Ignore`](crate::StartError::Ignore)). Nothing follows of itself.
+    Ignored {
+        /// Which incarnation.
+        generation: u64,
+    },
     /// It will be started again after this wait, which is zero for the first restart in a row. Under one_for_all and
     /// rest_for_one its siblings are stopped first and restarted with it.
     RestartScheduled {

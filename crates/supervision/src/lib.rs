@@ -62,7 +62,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // Slots and stores are made outside the tree: they outlive what may crash.
 //! let adder = Slot::new();
-//! let sessions = DynamicSlot::new();
+//! let sessions = SupervisorSlot::new();
 //!
 //! let tree = SupervisorSpec::one_for_one(vec![
 //!     ChildSpec::worker_in::<Adder>("adder", &adder, || 100),
@@ -107,9 +107,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod address;
+mod admin;
+mod check;
 mod event;
 mod life;
 mod machine;
+mod node;
 mod path;
 mod policy;
 mod reason;
@@ -120,12 +123,18 @@ mod tree;
 mod window;
 mod worker;
 
-pub use address::{Address, ChildCounts, DynamicSlot, SendError, Slot, StartChildError, TerminateChildError};
+pub use address::{Address, SendError, Slot};
+pub use admin::{
+    ChildCounts, DeleteChildError, RestartChildError, Start, StartChildError, SupervisorSlot, TerminateChildError,
+};
+pub use check::SpecError;
 pub use event::{Event, EventKind, Observer};
 pub use path::{ActorPath, PathPattern, PatternError};
-pub use policy::{ABANDON_AFTER, Backoff, BackoffError, Policies, Policy, PolicyPatch, PolicySet, QUIET_PERIOD};
+pub use policy::{
+    ABANDON_AFTER, Backoff, BackoffError, Policies, Policy, PolicyError, PolicyPatch, PolicySet, QUIET_PERIOD,
+};
 pub use reason::{ExitReason, Failure, StartError};
-pub use spec::{AutoShutdown, ChildSpec, Kind, Restart, Shutdown, SpecError, Strategy, SupervisorSpec};
+pub use spec::{AutoShutdown, ChildSpec, Kind, Restart, Shutdown, Strategy, SupervisorSpec};
 pub use system::{System, SystemOptions};
 pub use tree::{ActorState, Entry, Fault, InjectError, Tree};
 pub use worker::{Context, Flow, Worker};

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::event::{Event, EventKind, Observer};
 use crate::machine::{Key, Run};
+use crate::node::Node;
 use crate::path::ActorPath;
 use crate::policy::Policies;
 use crate::reason::ExitReason;
 use crate::spec::Shutdown;
-use crate::tree::Node;
 
 /// What all actors of a system share.
 pub(crate) struct Shared {
@@ -132,10 +132,10 @@ impl Drop for Life {
     fn drop(&mut self) {
         let (reason, generation) = (self.reason(), self.generation);
         self.node.down(generation, &reason);
-        let kind = if *self.up.get_mut() {
-            EventKind::Exited { generation, reason: reason.clone() }
-        } else {
-            EventKind::StartFailed { generation, reason: reason.clone() }
+        let kind = match &reason {
+            _ if *self.up.get_mut() => EventKind::Exited { generation, reason: reason.clone() },
+            ExitReason::Ignored => EventKind::Ignored { generation },
+            _ => EventKind::StartFailed { generation, reason: reason.clone() },
         };
         self.shared.emit(&self.node.path, kind);
         self.superior.gone(self.key, self.run, reason);

@@ -1,21 +1,27 @@
 //! One supervisor's decisions: what to start, stop and restart, and when to give up. Pure: no clock, no actors, no
 //! tasks. The runtime tells it what happened, then does what [`Machine::next_action`] says until it says nothing.
 //!
+//! Here is what happens to a supervisor and in which order its children come and go; what becomes of a child that ended
+//! is in `fate`, what others ask for in `admin`.
+//!
 //! A child's incarnations are numbered by [`Run`]; what is told about another run than the current one is stale and
 //! changes nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::policy::{ABANDON_AFTER, QUIET_PERIOD};
+use crate::policy::ABANDON_AFTER;
 use crate::reason::ExitReason;
-use crate::spec::{AutoShutdown, Kind, Restart, Shutdown, Strategy};
+use crate::spec::{AutoShutdown, Kind, Shutdown, Strategy};
 use crate::window::RestartWindow;
 use roster::{Child, Roster, State};
+use terms::Wait;
 
 pub(crate) use terms::{Action, ChildRules, Key, Now, Outcome, Refusal, Run, Token};
 
+mod admin;
+mod fate;
 mod roster;
 mod terms;
 
@@ -23,10 +29,18 @@ mod terms;
 enum Stage {
     /// Stopping one by one, last first; those from this key on are down.
     Stopping { below: Key },
-    /// All down; starting begins at this time.
-    Waiting { until: Instant },
+    /// All down; starting begins when the wait is over.
+    Waiting,
     /// Starting one by one; those before this key are up.
     Starting { next: Key },
+}
+
+/// When a group starts to come up.
+#[derive(Debug, Clone, Copy)]
+struct Resume {
+    at: Instant,
+    /// Whose wait that is.
+    wait: Option<(Key, Wait)>,
 }
 
 #[derive(Debug)]
@@ -38,7 +52,7 @@ enum Phase {
     Group {
         from: Key,
         stage: Stage,
-        resume_at: Instant,
+        resume: Resume,
     },
     Ending {
         why: ExitReason,
@@ -55,6 +69,10 @@ pub(crate) struct Machine {
     roster: Roster,
     window: RestartWindow,
     phase: Phase,
+    /// Children that somebody terminated while a group was on its way: it does not bring them up.
+    held: BTreeSet<Key>,
+    /// The names of a fixed supervisor's children.
+    names: HashSet<Arc<str>>,
     ready: bool,
     /// Its significant children ended before the others were up: it comes up all the same, and then ends, so that whoever
     /// started it does not take this for a start that failed.
@@ -74,6 +92,8 @@ impl Machine {
             roster: Roster::default(),
             window: RestartWindow::default(),
             phase: Phase::New,
+            held: BTreeSet::new(),
+            names: HashSet::new(),
             ready: false,
             over: false,
             unready: 0,
@@ -87,15 +107,11 @@ impl Machine {
         self.strategy == Strategy::SimpleOneForOne
     }
 
-    // --- What happens --------------------------------------------------------------------------------------------
-
-    /// Takes a child in without starting it.
-    pub(crate) fn declare(&mut self, rules: ChildRules) -> Result<Key, Refusal> {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
-            return Err(Refusal::Stopping);
-        }
-        self.roster.add(rules).ok_or(Refusal::AlreadyPresent)
+    fn ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. } | Phase::Ended)
     }
+
+    // --- What happens --------------------------------------------------------------------------------------------
 
     /// Starts what was declared: left to right, each when the one before is up; dynamic children all at once.
     pub(crate) fn begin(&mut self, now: Now) {
@@ -109,32 +125,10 @@ impl Machine {
             }
             self.check_ready();
         } else {
-            self.phase = Phase::Group { from: 0, stage: Stage::Starting { next: 0 }, resume_at: now.at };
+            let resume = Resume { at: now.at, wait: None };
+            self.phase = Phase::Group { from: 0, stage: Stage::Starting { next: 0 }, resume };
         }
         self.advance(now);
-    }
-
-    /// Starts a declared child out of turn, for `token`.
-    pub(crate) fn start_child(&mut self, key: Key, token: Token, now: Now) {
-        self.child(key).start_reply = Some(token);
-        self.launch(key, now);
-    }
-
-    /// Stops the child called `id`, for `token`; a dynamic or temporary one is forgotten. False when there is none.
-    pub(crate) fn terminate_child(&mut self, id: &str, token: Token, now: Now) -> bool {
-        let Some(key) = self.roster.key_of(id) else {
-            return false;
-        };
-        if let Some(earlier) = self.child(key).stop_reply.replace(token) {
-            self.reply(earlier, Outcome::Done);
-        }
-        match self.child(key).state {
-            State::Idle | State::Waiting => self.stopped(key),
-            State::Starting { .. } | State::Running { .. } | State::Falling { .. } => self.stop(key, now),
-            State::Stopping { .. } => {}
-        }
-        self.advance(now);
-        true
     }
 
     /// Incarnation `run` is up.
@@ -146,6 +140,7 @@ impl Machine {
             return;
         }
         child.begun = true;
+        child.kept = true;
         let token = child.start_reply.take();
         self.roster.set(key, State::Running { since: now.at });
         self.roster.disarm(key);
@@ -167,13 +162,13 @@ impl Machine {
             // Its end is awaited already; without a bound (shutdown: infinity) one is set here.
             State::Stopping { .. } => {
                 self.roster.set(key, State::Stopping { killed: true });
-                self.roster.arm(key, now.at + ABANDON_AFTER);
+                self.roster.arm(key, now.after(ABANDON_AFTER));
                 return;
             }
             _ => return,
         };
         self.roster.set(key, State::Falling { since, reason });
-        self.roster.arm(key, now.at + ABANDON_AFTER);
+        self.roster.arm(key, now.after(ABANDON_AFTER));
     }
 
     /// Incarnation `run` is gone with all its parts.
@@ -188,7 +183,7 @@ impl Machine {
     pub(crate) fn tick(&mut self, now: Now) {
         while let Some(key) = self.roster.due(now.at) {
             match self.child(key).state {
-                State::Waiting => self.launch(key, now),
+                State::Waiting(_) => self.launch(key, now),
                 State::Starting { late: false } => {
                     self.roster.set(key, State::Starting { late: true });
                     self.kill(key, now);
@@ -207,6 +202,23 @@ impl Machine {
         self.advance(now);
     }
 
+    /// Another policy is in force: waits that are under way become what it makes of them.
+    pub(crate) fn revise(&mut self, now: Now) {
+        for (key, wait) in self.roster.waiting() {
+            let until = wait.until(&now.policy);
+            self.roster.arm(key, until);
+            self.actions.push_back(Action::Revised { key, left: until.saturating_duration_since(now.at) });
+        }
+        if let Phase::Group { stage: Stage::Stopping { .. } | Stage::Waiting, resume, .. } = &mut self.phase
+            && let Some((key, wait)) = resume.wait
+        {
+            resume.at = wait.until(&now.policy);
+            let left = resume.at.saturating_duration_since(now.at);
+            self.actions.push_back(Action::Revised { key, left });
+        }
+        self.tick(now);
+    }
+
     /// Stop all children, last first (dynamic ones at once), and end. Always gets through, whatever is under way.
     pub(crate) fn shutdown(&mut self, now: Now) {
         self.end(ExitReason::Shutdown, now);
@@ -223,171 +235,16 @@ impl Machine {
     /// When [`tick`](Self::tick) has to be called next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let group = match self.phase {
-            Phase::Group { stage: Stage::Waiting { until }, .. } => Some(until),
+            Phase::Group { stage: Stage::Waiting, resume, .. } => Some(resume.at),
             _ => None,
         };
         group.into_iter().chain(self.roster.deadline()).min()
     }
 
-    // --- Decisions -----------------------------------------------------------------------------------------------
-
-    fn ended(&mut self, key: Key, reason: ExitReason, now: Now) {
-        self.roster.disarm(key);
-        let Some(child) = self.roster.get_mut(key) else {
-            return;
-        };
-        let state = std::mem::replace(&mut child.state, State::Idle);
-        let (since, reason) = match state {
-            State::Idle | State::Waiting => {
-                child.state = state;
-                return;
-            }
-            // From here on `child.state` is still the old one for the books; `set` changes both.
-            State::Stopping { .. } => {
-                child.state = state;
-                return self.stopped(key);
-            }
-            State::Starting { late: true } => {
-                let text = format!("did not start within {:?}", now.policy.start);
-                (None, ExitReason::Failed(text.into()))
-            }
-            State::Starting { late: false } => (None, reason),
-            State::Running { since } => (Some(since), reason),
-            State::Falling { since, ref reason } => (since, reason.clone()),
-        };
-        child.state = state;
-        if since.is_some_and(|since| now.at.saturating_duration_since(since) >= QUIET_PERIOD) {
-            child.attempts = 0;
-        }
-        match since {
-            None => self.start_failed(key, reason, now),
-            Some(_) => self.exited(key, &reason, now),
-        }
-    }
-
-    /// It ended because it was to.
-    fn stopped(&mut self, key: Key) {
-        self.roster.disarm(key);
-        self.roster.set(key, State::Idle);
-        self.tried(key);
-        let dynamic = self.dynamic();
-        let Some(child) = self.roster.get_mut(key) else {
-            return;
-        };
-        let (stop_reply, start_reply) = (child.stop_reply.take(), child.start_reply.take());
-        if dynamic || child.rules.restart == Restart::Temporary {
-            self.forget(key);
-        }
-        if let Some(token) = start_reply {
-            self.reply(token, Outcome::Stopping);
-        }
-        if let Some(token) = stop_reply {
-            // It was to go, so a group that is coming up does not bring it back.
-            if let Phase::Group { stage: Stage::Starting { next }, .. } = &mut self.phase
-                && *next == key
-            {
-                *next += 1;
-            }
-            self.reply(token, Outcome::Done);
-        }
-    }
-
-    fn start_failed(&mut self, key: Key, reason: ExitReason, now: Now) {
-        let dynamic = self.dynamic();
-        let child = self.child(key);
-        let (restart, first) = (child.rules.restart, !child.begun);
-        let asked = child.start_reply.take();
-        if let Some(token) = asked {
-            self.reply(token, Outcome::Failed(reason));
-            self.roster.set(key, State::Idle);
-            self.forget(key);
-        } else if matches!(self.phase, Phase::Ending { .. }) {
-            self.stopped(key);
-        } else if first && !self.ready && !dynamic {
-            let id = Arc::clone(&self.child(key).rules.id);
-            self.roster.set(key, State::Idle);
-            self.end(ExitReason::Failed(format!("child `{id}`: {reason}").into()), now);
-        } else {
-            self.tried(key);
-            if restart == Restart::Temporary {
-                self.roster.set(key, State::Idle);
-                self.forget(key);
-            } else {
-                self.restart(key, now);
-            }
-        }
-    }
-
-    fn exited(&mut self, key: Key, reason: &ExitReason, now: Now) {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
-            return self.stopped(key);
-        }
-        let rules = &self.child(key).rules;
-        let (restart, significant) = (rules.restart, rules.significant);
-        let again = match restart {
-            Restart::Permanent => true,
-            Restart::Transient => reason.is_abnormal(),
-            Restart::Temporary => false,
-        };
-        if again {
-            return self.restart(key, now);
-        }
-        self.roster.set(key, State::Idle);
-        if restart == Restart::Temporary || self.dynamic() {
-            self.forget(key);
-        }
-        let over = match self.auto_shutdown {
-            AutoShutdown::Never => false,
-            AutoShutdown::Any => significant,
-            AutoShutdown::All => significant && !self.roster.any_significant(),
-        };
-        if over && self.ready {
-            self.end(ExitReason::AutoShutdown, now);
-        } else {
-            self.over |= over;
-        }
-    }
-
-    /// `key` is down and is to come up again, by the strategy, if the intensity allows.
-    fn restart(&mut self, key: Key, now: Now) {
-        self.roster.set(key, State::Idle);
-        let from = match self.strategy {
-            Strategy::OneForOne | Strategy::SimpleOneForOne => None,
-            Strategy::OneForAll => Some(0),
-            Strategy::RestForOne => Some(key),
-        };
-        // A group on its way down takes along those that fall meanwhile: they would have been stopped anyway.
-        if let (Some(_), Phase::Group { from, stage, .. }) = (from, &self.phase)
-            && key >= *from
-            && matches!(stage, Stage::Stopping { .. } | Stage::Waiting { .. })
-        {
-            return;
-        }
-        if self.window.exceeds(now.at, now.policy.intensity, now.policy.period) {
-            self.actions.push_back(Action::GaveUp);
-            return self.end(ExitReason::GaveUp, now);
-        }
-        let dice = self.dice.f64();
-        let child = self.child(key);
-        let delay = now.policy.backoff.delay(child.attempts, dice);
-        child.attempts = child.attempts.saturating_add(1);
-        self.actions.push_back(Action::Scheduled { key, delay });
-        let resume_at = now.at + delay;
-        match from {
-            None if delay.is_zero() => self.launch(key, now),
-            None => {
-                self.roster.set(key, State::Waiting);
-                self.roster.arm(key, resume_at);
-            }
-            // This may replace a group that is coming up: what was before `key` in it is up and stays.
-            Some(from) => {
-                self.phase = Phase::Group { from, stage: Stage::Stopping { below: Key::MAX }, resume_at };
-            }
-        }
-    }
+    // --- Order ---------------------------------------------------------------------------------------------------
 
     fn end(&mut self, why: ExitReason, now: Now) {
-        if matches!(self.phase, Phase::Ending { .. } | Phase::Ended) {
+        if self.ending() {
             return;
         }
         self.phase = Phase::Ending { why, below: Key::MAX };
@@ -403,7 +260,7 @@ impl Machine {
     fn advance(&mut self, now: Now) {
         loop {
             match &mut self.phase {
-                Phase::Settled if std::mem::take(&mut self.over) => self.end(ExitReason::AutoShutdown, now),
+                Phase::Settled if self.ready && std::mem::take(&mut self.over) => self.end(ExitReason::AutoShutdown, now),
                 Phase::New | Phase::Settled | Phase::Ended => return,
                 Phase::Ending { why, below } => {
                     let (why, below) = (why.clone(), *below);
@@ -421,41 +278,59 @@ impl Machine {
                         }
                     }
                 }
-                Phase::Group { from, stage, resume_at } => {
-                    let (from, resume_at) = (*from, *resume_at);
+                Phase::Group { from, stage, resume } => {
+                    let (from, resume) = (*from, *resume);
                     let next = match *stage {
                         Stage::Stopping { below } => match self.roster.last_below(from, below).map(|(key, _)| key) {
-                            None => Stage::Waiting { until: resume_at },
+                            None => Stage::Waiting,
                             Some(key) if self.bring_down(key, now) => Stage::Stopping { below: key },
                             Some(_) => return,
                         },
-                        Stage::Waiting { until } if until > now.at => return,
-                        Stage::Waiting { .. } => Stage::Starting { next: from },
+                        Stage::Waiting if resume.at > now.at => return,
+                        Stage::Waiting => Stage::Starting { next: from },
                         Stage::Starting { next } => {
                             let Some((key, child)) = self.roster.first_from(next) else {
                                 self.phase = Phase::Settled;
+                                self.held.clear();
                                 self.check_ready();
                                 continue;
                             };
                             match child.state {
-                                State::Idle => return self.launch(key, now),
-                                State::Running { .. } => Stage::Starting { next: key + 1 },
+                                State::Idle if !self.held.contains(&key) => {
+                                    // Keys have gaps: from here on `next` is the one whose turn it is.
+                                    self.phase = Phase::Group { from, stage: Stage::Starting { next: key }, resume };
+                                    return self.launch(key, now);
+                                }
+                                State::Idle | State::Running { .. } => Stage::Starting { next: key + 1 },
                                 _ => return,
                             }
                         }
                     };
-                    self.phase = Phase::Group { from, stage: next, resume_at };
+                    self.phase = Phase::Group { from, stage: next, resume };
                 }
             }
         }
     }
 
+    /// Whether a group that is on its way starts `key` again when its turn comes.
+    fn due(&self, key: Key) -> bool {
+        match self.phase {
+            Phase::Group { from, ref stage, .. } if key >= from && !self.held.contains(&key) => match *stage {
+                Stage::Stopping { .. } | Stage::Waiting => true,
+                Stage::Starting { next } => key >= next,
+            },
+            _ => false,
+        }
+    }
+
     /// Makes sure that `key` is on its way down; true when it is down.
     fn bring_down(&mut self, key: Key, now: Now) -> bool {
-        let dynamic = self.dynamic();
-        match self.child(key).state {
-            State::Idle if !dynamic => true,
-            State::Idle | State::Waiting => {
+        let ending = self.ending();
+        let child = self.child(key);
+        match child.state {
+            // It waits for its first turn, which a group on its way down does not take.
+            State::Idle if child.start_reply.is_some() && child.stop_replies.is_empty() && !ending => true,
+            State::Idle | State::Waiting(_) => {
                 self.stopped(key);
                 true
             }
@@ -498,7 +373,7 @@ impl Machine {
         let child = self.child(key);
         child.run = run;
         if child.rules.kind == Kind::Worker {
-            self.roster.arm(key, now.at + now.policy.start);
+            self.roster.arm(key, now.after(now.policy.start));
         }
         self.actions.push_back(Action::Start { key, run });
     }
@@ -516,25 +391,29 @@ impl Machine {
         self.roster.disarm(key);
         if falling {
             self.roster.set(key, State::Stopping { killed: true });
-            self.roster.arm(key, now.at + ABANDON_AFTER);
+            self.roster.arm(key, now.after(ABANDON_AFTER));
         } else if at_once || shutdown == Shutdown::Kill {
             self.roster.set(key, State::Stopping { killed: true });
             self.kill(key, now);
         } else {
             self.roster.set(key, State::Stopping { killed: false });
             if let Shutdown::Timeout(time) = shutdown {
-                self.roster.arm(key, now.at + time);
+                self.roster.arm(key, now.after(time));
             }
             self.actions.push_back(Action::Stop { key });
         }
     }
 
     fn kill(&mut self, key: Key, now: Now) {
-        self.roster.arm(key, now.at + ABANDON_AFTER);
+        self.roster.arm(key, now.after(ABANDON_AFTER));
         self.actions.push_back(Action::Kill { key });
     }
 
     fn forget(&mut self, key: Key) {
+        self.held.remove(&key);
+        if let Some(child) = self.roster.get(key) {
+            self.names.remove(&child.rules.name);
+        }
         if self.roster.remove(key) {
             self.actions.push_back(Action::Forget { key });
         }
@@ -547,3 +426,7 @@ impl Machine {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_admin;
+#[cfg(test)]
+mod world;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::path::{ActorPath, PathPattern};
 
@@ -100,6 +101,35 @@ pub struct Policy {
     pub backoff: Backoff,
 }
 
+/// Why a policy was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// Restarts are counted over no time at all, so that no intensity would ever be exceeded.
+    #[error("the period of `{0}` is zero; it must be longer")]
+    Period(String),
+    /// No start can take no time at all.
+    #[error("the time to start of `{0}` is zero; it must be longer")]
+    Start(String),
+}
+
+impl Policy {
+    /// Checks the values that can be wrong. Any intensity is right, and a shutdown time of zero, too: asked, and killed
+    /// unless it is gone at once. `of` is named in the error.
+    ///
+    /// # Errors
+    /// When the period or the time to start is zero.
+    pub fn check(&self, of: &str) -> Result<(), PolicyError> {
+        if self.period.is_zero() {
+            return Err(PolicyError::Period(of.to_owned()));
+        }
+        if self.start.is_zero() {
+            return Err(PolicyError::Start(of.to_owned()));
+        }
+        Ok(())
+    }
+}
+
 impl Default for Policy {
     /// 10 restarts in 5 s, 5 s to stop, 30 s to start, the default backoff.
     fn default() -> Self {
@@ -161,6 +191,20 @@ impl PolicySet {
         self
     }
 
+    /// Checks the default policy and each patch.
+    ///
+    /// # Errors
+    /// As [`Policy::check`]; the error names the pattern, or `default`.
+    pub fn check(&self) -> Result<(), PolicyError> {
+        self.default.check("default")?;
+        for (pattern, patch) in &self.patches {
+            let mut policy = self.default;
+            patch.apply(&mut policy);
+            policy.check(&pattern.to_string())?;
+        }
+        Ok(())
+    }
+
     /// The policy of the supervisor at `path`.
     pub fn policy(&self, path: &ActorPath) -> Policy {
         let mut policy = self.default;
@@ -173,21 +217,37 @@ impl PolicySet {
     }
 }
 
-/// The policies in force. Looked up at each decision, so a replacement acts at once; children keep running.
-#[derive(Debug, Default)]
+/// The policies in force. Looked up at each decision, so a replacement acts at once: intensity and period at the next
+/// restart, the times to start and to stop at the next start and stop, backoff on the waits that are under way, too.
+/// Children keep running.
+#[derive(Debug)]
 pub struct Policies {
     set: ArcSwap<PolicySet>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Policies {
+    fn default() -> Self {
+        Self::new(PolicySet::default())
+    }
 }
 
 impl Policies {
     /// Starts with this set.
     pub fn new(set: PolicySet) -> Self {
-        Self { set: ArcSwap::from_pointee(set) }
+        Self { set: ArcSwap::from_pointee(set), changes: watch::Sender::new(()) }
     }
 
-    /// Puts another set in force.
+    /// Puts another set in force. [`PolicySet::check`] says whether it makes sense; a zero period would mean that no
+    /// intensity is ever exceeded, and a zero time to start that nothing ever starts.
     pub fn replace(&self, set: PolicySet) {
         self.set.store(Arc::new(set));
+        self.changes.send_replace(());
+    }
+
+    /// Sees each replacement from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// The set in force.
@@ -223,6 +283,16 @@ mod tests {
         }
         assert!(matches!(Backoff::new(s(1), 2.0, s(2), 1.1), Err(BackoffError::Jitter(_))));
         assert!(matches!(Backoff::new(s(3), 2.0, s(2), 0.0), Err(BackoffError::Max { .. })));
+    }
+
+    #[test]
+    fn a_set_with_a_wrong_policy_names_it() {
+        assert_eq!(PolicySet::default().check(), Ok(()));
+        let policy = Policy { period: Duration::ZERO, ..Policy::default() };
+        assert_eq!(PolicySet::new(policy).check(), Err(PolicyError::Period("default".to_owned())));
+        let patch = PolicyPatch { start: Some(Duration::ZERO), ..PolicyPatch::default() };
+        let set = PolicySet::default().with(PathPattern::parse("rooms/*").unwrap(), patch);
+        assert_eq!(set.check(), Err(PolicyError::Start("rooms/*".to_owned())));
     }
 
     #[test]

@@ -26,18 +26,21 @@ pub enum ExitReason {
     Panicked(Arc<str>),
     /// A handler, an attached task or the start returned an error; the text is its message.
     Failed(Arc<str>),
+    /// It declined to start ([`StartError::Ignore`]). Not abnormal, and not a failure.
+    Ignored,
 }
 
 impl ExitReason {
     /// Whether a transient child that ended so is restarted.
     pub fn is_abnormal(&self) -> bool {
         match self {
-            Self::Normal | Self::Shutdown | Self::AutoShutdown | Self::GaveUp => false,
+            Self::Normal | Self::Shutdown | Self::AutoShutdown | Self::GaveUp | Self::Ignored => false,
             Self::Killed | Self::Panicked(_) | Self::Failed(_) => true,
         }
     }
 
-    /// One word for metrics: `normal`, `shutdown`, `auto_shutdown`, `gave_up`, `killed`, `panicked` or `failed`.
+    /// One word for metrics: `normal`, `shutdown`, `auto_shutdown`, `gave_up`, `killed`, `panicked`, `failed` or
+    /// `ignored`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Normal => "normal",
@@ -47,6 +50,7 @@ impl ExitReason {
             Self::Killed => "killed",
             Self::Panicked(_) => "panicked",
             Self::Failed(_) => "failed",
+            Self::Ignored => "ignored",
         }
     }
 }
@@ -61,6 +65,7 @@ impl std::fmt::Display for ExitReason {
             Self::Killed => f.write_str("killed"),
             Self::Panicked(text) => write!(f, "panicked: {text}"),
             Self::Failed(text) => write!(f, "failed: {text}"),
+            Self::Ignored => f.write_str("declined to start"),
         }
     }
 }
@@ -72,14 +77,21 @@ pub enum StartError {
     /// The start's own error.
     #[error(transparent)]
     Failed(#[from] Failure),
+    /// The worker, or the whole system, has nothing to do here and declines to start (OTP's `ignore`). It is down then, its
+    /// siblings go on, and its specification is kept unless it is temporary or dynamic.
+    #[error("declined to start")]
+    Ignore,
     /// The specification cannot be right, so nothing was started.
     #[error("supervisor `{path}`: {error}")]
     Invalid {
         /// The supervisor whose specification it is.
         path: ActorPath,
         /// What is wrong.
-        error: crate::spec::SpecError,
+        error: crate::check::SpecError,
     },
+    /// A policy cannot be right, so nothing was started.
+    #[error(transparent)]
+    Policy(#[from] crate::policy::PolicyError),
     /// The root ended before all its children were up; the reason names the child.
     #[error("`{path}` did not start: {reason}")]
     Ended {
@@ -94,6 +106,11 @@ impl StartError {
     /// Any error or text as the reason why a start failed.
     pub fn failed(reason: impl Into<Failure>) -> Self {
         Self::Failed(reason.into())
+    }
+
+    /// The worker declines to start: see [`Ignore`](Self::Ignore).
+    pub fn ignore() -> Self {
+        Self::Ignore
     }
 }
 

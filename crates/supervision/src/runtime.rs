@@ -1,9 +1,11 @@
-//! The one place that touches ractor: `worker` and `supervisor` make actors of the two kinds of children.
+//! The one place that touches ractor: `worker` and `supervisor` make actors of the two kinds of children;
+//! `requests` is how a supervisor answers who asks it.
 //!
 //! ractor gives mailboxes, stop and kill signals, and links, by which a dying supervisor kills its children at every
 //! depth. Its supervision events are not used: they come before the dead actor's state is dropped, and not at all when a
 //! start fails. [`Life`](crate::life::Life) reports ends instead. Actors are unnamed, since ractor's names are process-wide.
 
+mod requests;
 mod supervisor;
 mod worker;
 
@@ -14,13 +16,20 @@ use std::sync::Arc;
 use ractor::ActorCell;
 
 use crate::address::Control;
+use crate::check::Fault;
 use crate::life::Life;
+use crate::path::ActorPath;
 
 pub(crate) use supervisor::{SupervisorStarter, start_root};
 pub(crate) use worker::WorkerStarter;
 
 /// Spawns incarnations of one child.
 pub(crate) trait Starter: Send + Sync {
+    /// Checks what can be checked before the next incarnation, which will be at `path`, is spawned.
+    fn prepare(&self, _path: &ActorPath) -> Result<(), Fault> {
+        Ok(())
+    }
+
     /// Spawns an actor that lives `life`, linked to its supervisor if it has one. It returns at once: whether the actor
     /// comes up is told by its life. `None` when it could not be spawned, which its life tells, too.
     fn spawn(&self, life: Arc<Life>, supervisor: Option<ActorCell>) -> Spawning;

@@ -1,11 +1,11 @@
-//! Child and supervisor specifications: data, checked before anything starts. How a child is started lives in `runtime`.
+//! Child and supervisor specifications: data. What a right one is lives in `check`, how a child is started in `runtime`.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::address::{DynamicSlot, Slot};
+use crate::address::Slot;
+use crate::admin::SupervisorSlot;
 use crate::machine::ChildRules;
 use crate::runtime::{Starter, SupervisorStarter, WorkerStarter};
 use crate::worker::Worker;
@@ -24,7 +24,7 @@ pub enum Restart {
 /// How a child is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Shutdown {
-    /// Asked, then killed after this time.
+    /// Asked, then killed after this time. Zero is allowed, as in OTP: asked, and killed unless it is gone at once.
     Timeout(Duration),
     /// Asked, and waited for without a bound. The default of supervisors, whose children have bounds.
     Infinity,
@@ -125,8 +125,19 @@ impl ChildSpec {
         Self::new(id, Kind::Worker, Restart::Temporary, Arc::new(starter))
     }
 
-    /// A permanent supervisor. `spec` is called for each incarnation, in the new supervisor's own task.
+    /// A permanent supervisor. `spec` is called once for each incarnation: when its own supervisor's specification is checked
+    /// (before any child of that one is started), or, if only this one is restarted, in its own task. It should be quick
+    /// and must not rely on what its siblings do in their starts; arguments of workers may.
     pub fn supervisor(id: impl Into<String>, spec: impl Fn() -> SupervisorSpec + Send + Sync + 'static) -> Self {
+        Self::supervisor_or_ignore(id, move || Some(spec()))
+    }
+
+    /// A [`supervisor`](Self::supervisor) that declines to start when `spec` gives `None`, as a worker does with
+    /// [`StartError::Ignore`](crate::StartError::Ignore).
+    pub fn supervisor_or_ignore(
+        id: impl Into<String>,
+        spec: impl Fn() -> Option<SupervisorSpec> + Send + Sync + 'static,
+    ) -> Self {
         let starter = SupervisorStarter::new(Box::new(spec));
         Self::new(id, Kind::Supervisor, Restart::Permanent, Arc::new(starter))
     }
@@ -169,20 +180,6 @@ impl ChildSpec {
     pub fn kind(&self) -> Kind {
         self.rules.kind
     }
-
-    pub(crate) fn check(&self, auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
-        let rules = &self.rules;
-        if rules.name.is_empty() || rules.id.is_empty() {
-            return Err(SpecError::EmptyName(rules.id.to_string()));
-        }
-        if rules.significant && rules.restart == Restart::Permanent {
-            return Err(SpecError::SignificantPermanent(rules.id.to_string()));
-        }
-        if rules.significant && auto_shutdown == AutoShutdown::Never {
-            return Err(SpecError::SignificantWithoutAutoShutdown(rules.id.to_string()));
-        }
-        Ok(())
-    }
 }
 
 impl fmt::Debug for ChildSpec {
@@ -200,12 +197,14 @@ pub struct SupervisorSpec {
     pub(crate) strategy: Strategy,
     pub(crate) auto_shutdown: AutoShutdown,
     pub(crate) children: Vec<ChildSpec>,
-    pub(crate) dynamic: Option<(Adopt, DynamicSlot)>,
+    /// Dynamic only.
+    pub(crate) adopt: Option<Adopt>,
+    pub(crate) slot: Option<SupervisorSlot>,
 }
 
 impl SupervisorSpec {
     fn fixed(strategy: Strategy, children: Vec<ChildSpec>) -> Self {
-        Self { strategy, auto_shutdown: AutoShutdown::Never, children, dynamic: None }
+        Self { strategy, auto_shutdown: AutoShutdown::Never, children, adopt: None, slot: None }
     }
 
     /// Restarts the child that ended.
@@ -223,32 +222,30 @@ impl SupervisorSpec {
         Self::fixed(Strategy::RestForOne, children)
     }
 
-    /// A supervisor of children that are added at run time through `handle` (simple_one_for_one).
+    /// A supervisor of children that are added at run time through `slot` (simple_one_for_one).
     ///
     /// `adopt` is called at each start of this supervisor, in its own task, and gives the children that should exist
     /// now: what a store that outlives the supervisor remembers. They are started at once, side by side; one that cannot
     /// start is treated as one that crashed.
-    pub fn dynamic(adopt: impl Fn() -> Vec<ChildSpec> + Send + Sync + 'static, handle: &DynamicSlot) -> Self {
-        Self { dynamic: Some((Box::new(adopt), handle.clone())), ..Self::fixed(Strategy::SimpleOneForOne, Vec::new()) }
+    ///
+    /// As in OTP, a child that is down is forgotten: there is none to restart or delete by hand. Unlike there, the children need
+    /// not be of one specification, and each has its own id.
+    pub fn dynamic(adopt: impl Fn() -> Vec<ChildSpec> + Send + Sync + 'static, slot: &SupervisorSlot) -> Self {
+        Self { adopt: Some(Box::new(adopt)), ..Self::fixed(Strategy::SimpleOneForOne, Vec::new()).in_slot(slot) }
     }
 
-    /// Whether it ends with its significant children; by default it never does.
+    /// Where it is found while it runs, to start, stop and see its children.
+    #[must_use]
+    pub fn in_slot(mut self, slot: &SupervisorSlot) -> Self {
+        self.slot = Some(slot.clone());
+        self
+    }
+
+    /// Whether it ends with its significant children; by default it never does, and a dynamic one cannot.
     #[must_use]
     pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
         self.auto_shutdown = auto_shutdown;
         self
-    }
-
-    /// Checks what can be checked before anything starts; the supervisors among the children check theirs themselves.
-    pub(crate) fn check(&self) -> Result<(), SpecError> {
-        let (mut ids, mut names) = (HashSet::new(), HashSet::new());
-        for child in &self.children {
-            child.check(self.auto_shutdown)?;
-            if !ids.insert(&child.rules.id) || !names.insert(&child.rules.name) {
-                return Err(SpecError::Duplicate(child.rules.id.to_string()));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -259,47 +256,5 @@ impl fmt::Debug for SupervisorSpec {
             .field("auto_shutdown", &self.auto_shutdown)
             .field("children", &self.children)
             .finish_non_exhaustive()
-    }
-}
-
-/// What is wrong with a specification.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpecError {
-    /// Two siblings share an id or a name.
-    #[error("two children share the id or the name of `{0}`")]
-    Duplicate(String),
-    /// An id or a name is empty.
-    #[error("child `{0}` has an empty id or name")]
-    EmptyName(String),
-    /// A permanent child never ends for good, so its end can mean nothing.
-    #[error("child `{0}` is significant and permanent; make it transient or temporary")]
-    SignificantPermanent(String),
-    /// A significant child under a supervisor that never shuts down for it.
-    #[error("child `{0}` is significant, but its supervisor's auto_shutdown is never")]
-    SignificantWithoutAutoShutdown(String),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn child(id: &str) -> ChildSpec {
-        ChildSpec::supervisor(id, || SupervisorSpec::one_for_one(Vec::new()))
-    }
-
-    #[test]
-    fn a_broken_specification_is_refused_with_its_reason() {
-        let check = |children| SupervisorSpec::one_for_one(children).check();
-        let name = |id: &str| id.to_owned();
-        assert_eq!(check(vec![child("a"), child("b")]), Ok(()));
-        assert_eq!(check(vec![child("a"), child("a")]), Err(SpecError::Duplicate(name("a"))));
-        assert_eq!(check(vec![child("a"), child("b").named("a")]), Err(SpecError::Duplicate(name("b"))));
-        assert_eq!(check(vec![child("")]), Err(SpecError::EmptyName(name(""))));
-        assert_eq!(check(vec![child("a").significant()]), Err(SpecError::SignificantPermanent(name("a"))));
-        let transient = child("a").significant().restart(Restart::Transient);
-        assert_eq!(check(vec![transient.clone()]), Err(SpecError::SignificantWithoutAutoShutdown(name("a"))));
-        let any = SupervisorSpec::one_for_one(vec![transient]).auto_shutdown(AutoShutdown::Any);
-        assert_eq!(any.check(), Ok(()));
     }
 }

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use crate::address::Control;
+use crate::check;
 use crate::event::Observer;
 use crate::life::{Life, Shared, Superior};
 use crate::machine::{Key, Run};
+use crate::node::Node;
 use crate::path::ActorPath;
 use crate::policy::Policies;
 use crate::reason::{ExitReason, StartError};
 use crate::runtime::start_root;
-use crate::spec::{Kind, SupervisorSpec};
-use crate::tree::{Node, Tree};
+use crate::spec::SupervisorSpec;
+use crate::tree::Tree;
 
 /// What a system is started with.
 #[derive(Clone)]
@@ -70,16 +72,19 @@ pub struct System {
 }
 
 impl System {
-    /// Starts a tree and waits until all of it is up. Must be called inside a tokio runtime.
+    /// Starts a tree and waits until all of it is up. The specifications of all fixed supervisors are made and checked
+    /// first. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// When the specification is wrong or something does not start; what was started is stopped then, in reverse.
+    /// When a specification is wrong, at whatever depth, or a policy is: nothing has been started then. When something does
+    /// not start: what was started has been stopped, in reverse.
     pub async fn start(spec: SupervisorSpec, options: SystemOptions) -> Result<Self, StartError> {
         let path = ActorPath::root(&options.label);
-        if let Err(error) = spec.check() {
+        if let Err(check::Fault { path, error }) = spec.check_all(&path) {
             return Err(StartError::Invalid { path, error });
         }
-        let node = Node::new(path.clone(), Kind::Supervisor);
+        options.policies.current().check()?;
+        let node = Node::root(path.clone());
         let (sender, status) = watch::channel(Status::Starting);
         let shared = Arc::new(Shared { policies: options.policies, observer: options.observer });
         let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(sender)), None);

@@ -1,14 +1,11 @@
-//! The live tree as it is seen from outside: what runs where, in which state, and the chaos hook. It decides nothing.
+//! The live tree as it is seen from outside: what runs where, in which state, and the chaos hook. What is seen is kept in
+//! `node`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
-
-use crate::address::Control;
-use crate::machine::Key;
+use crate::node::Node;
 use crate::path::{ActorPath, PathPattern, PatternError};
 use crate::reason::ExitReason;
 use crate::spec::Kind;
@@ -20,7 +17,7 @@ pub enum ActorState {
     Starting,
     /// Up.
     Running,
-    /// Down, and to be started again.
+    /// Down, and to be started again: after its own wait, or with a sibling that waits.
     Restarting,
     /// Asked to stop, or killed.
     Stopping,
@@ -29,6 +26,8 @@ pub enum ActorState {
 }
 
 impl ActorState {
+    pub(crate) const ALL: [Self; 5] = [Self::Starting, Self::Running, Self::Restarting, Self::Stopping, Self::Down];
+
     /// `starting`, `running`, `restarting`, `stopping` or `down`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,6 +59,14 @@ pub struct Entry {
     pub since: SystemTime,
     /// The current or last incarnation's number, from 1; 0 before the first.
     pub generation: u64,
+    /// How long it still waits to be restarted. `None` unless it is [restarting](ActorState::Restarting) and the wait is its
+    /// own: its siblings under one_for_all and rest_for_one wait for it.
+    pub backoff: Option<Duration>,
+    /// Restarts in a row: since it was last up for [`QUIET_PERIOD`](crate::QUIET_PERIOD); each makes the next wait longer.
+    pub attempts: u32,
+    /// Since how long it, or a task attached to it, has been running without an await ([`STUCK_AFTER`](crate::STUCK_AFTER)).
+    /// It can neither be stopped nor killed while it does.
+    pub stuck: Option<Duration>,
 }
 
 /// What can be done to an actor to see whether its supervisor copes.
@@ -87,175 +94,6 @@ pub enum InjectError {
     Root,
 }
 
-struct Status {
-    state: ActorState,
-    since: Instant,
-    generation: u64,
-    restarts: u64,
-    last_reason: Option<ExitReason>,
-    control: Option<Arc<dyn Control>>,
-}
-
-/// An actor's place in the tree; it outlives incarnations, and those of its supervisor too.
-pub(crate) struct Node {
-    pub(crate) path: ActorPath,
-    pub(crate) kind: Kind,
-    status: Mutex<Status>,
-    /// In start order.
-    children: Mutex<BTreeMap<Key, Arc<Node>>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing here panics between two writes that belong together.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Node {
-    pub(crate) fn new(path: ActorPath, kind: Kind) -> Arc<Self> {
-        Arc::new(Self {
-            path,
-            kind,
-            status: Mutex::new(Status {
-                state: ActorState::Down,
-                since: Instant::now(),
-                generation: 0,
-                restarts: 0,
-                last_reason: None,
-                control: None,
-            }),
-            children: Mutex::new(BTreeMap::new()),
-        })
-    }
-
-    /// A new incarnation begins; gives its number.
-    pub(crate) fn begin(&self) -> u64 {
-        let mut status = lock(&self.status);
-        status.generation += 1;
-        status.restarts = status.generation - 1;
-        status.state = ActorState::Starting;
-        // Time to recover counts from the end of the incarnation before, so `since` is kept until it is up.
-        if status.generation == 1 {
-            status.since = Instant::now();
-        }
-        status.generation
-    }
-
-    pub(crate) fn reachable(&self, generation: u64, control: Arc<dyn Control>) {
-        let mut status = lock(&self.status);
-        if status.generation == generation {
-            status.control = Some(control);
-        }
-    }
-
-    /// The incarnation is up; gives the time since the one before ended.
-    pub(crate) fn up(&self, generation: u64) -> Option<Duration> {
-        let mut status = lock(&self.status);
-        if status.generation != generation || status.state != ActorState::Starting {
-            return None;
-        }
-        let down_for = (generation > 1).then(|| status.since.elapsed());
-        status.state = ActorState::Running;
-        status.since = Instant::now();
-        down_for
-    }
-
-    pub(crate) fn down(&self, generation: u64, reason: &ExitReason) {
-        let mut status = lock(&self.status);
-        if status.generation == generation {
-            // A start that fails does not shorten the time that the path has been down.
-            if status.state != ActorState::Starting || generation == 1 {
-                status.since = Instant::now();
-            }
-            status.state = ActorState::Down;
-            status.last_reason = Some(reason.clone());
-            status.control = None;
-        }
-    }
-
-    /// Its supervisor's view of what is next.
-    pub(crate) fn mark(&self, state: ActorState) {
-        let mut status = lock(&self.status);
-        if state == ActorState::Stopping {
-            status.since = Instant::now();
-        }
-        status.state = state;
-    }
-
-    pub(crate) fn control(&self) -> Option<Arc<dyn Control>> {
-        lock(&self.status).control.clone()
-    }
-
-    /// Puts a child in its place. `former` are the children of the supervisor's last incarnation, by path.
-    pub(crate) fn place(
-        &self,
-        key: Key,
-        name: &str,
-        kind: Kind,
-        former: &mut HashMap<ActorPath, Arc<Node>>,
-    ) -> Arc<Node> {
-        let path = self.path.child(name);
-        let node = former.remove(&path).filter(|node| node.kind == kind).unwrap_or_else(|| Self::new(path, kind));
-        lock(&self.children).insert(key, Arc::clone(&node));
-        node
-    }
-
-    pub(crate) fn remove(&self, key: Key) {
-        lock(&self.children).remove(&key);
-    }
-
-    /// Takes the children that the supervisor's last incarnation left.
-    pub(crate) fn take_children(&self) -> HashMap<ActorPath, Arc<Node>> {
-        std::mem::take(&mut *lock(&self.children)).into_values().map(|node| (node.path.clone(), node)).collect()
-    }
-
-    pub(crate) fn child_entries(&self) -> Vec<Entry> {
-        lock(&self.children).values().map(|node| node.entry()).collect()
-    }
-
-    fn entry(&self) -> Entry {
-        let status = lock(&self.status);
-        let depth = status.control.as_ref().map_or(0, |control| control.depth());
-        Entry {
-            path: self.path.clone(),
-            kind: self.kind,
-            state: status.state,
-            restarts: status.restarts,
-            last_reason: status.last_reason.clone(),
-            depth,
-            since: SystemTime::now() - status.since.elapsed(),
-            generation: status.generation,
-        }
-    }
-
-    fn collect(&self, supervised: bool, out: &mut Vec<Entry>) {
-        let entry = self.entry();
-        let down = entry.state == ActorState::Down;
-        // What a dead supervisor left behind is only a memory until it is back.
-        if down && !supervised {
-            return;
-        }
-        let here = matches!(entry.state, ActorState::Running | ActorState::Starting);
-        out.push(entry);
-        let children: Vec<_> = lock(&self.children).values().cloned().collect();
-        for child in children {
-            child.collect(here, out);
-        }
-    }
-
-    fn select(self: &Arc<Self>, segments: &[Option<Box<str>>], out: &mut Vec<Arc<Node>>) {
-        let Some((wanted, rest)) = segments.split_first() else {
-            out.push(Arc::clone(self));
-            return;
-        };
-        let children: Vec<_> = lock(&self.children).values().cloned().collect();
-        for child in children {
-            if wanted.as_deref().is_none_or(|name| name == child.path.name()) {
-                child.select(rest, out);
-            }
-        }
-    }
-}
-
 /// A view of a system's tree. Cheap to clone; it does not keep the system running.
 #[derive(Clone)]
 pub struct Tree {
@@ -276,6 +114,13 @@ impl Tree {
         let mut nodes = Vec::new();
         self.root.select(pattern.segments(), &mut nodes);
         nodes.first().map(|node| node.entry())
+    }
+
+    /// How many actors are in each state, in the order of [`ActorState`]. Kept up to date at each change, so that asking costs
+    /// nothing. Unlike in a [`snapshot`](Self::snapshot), children of a supervisor that is down count, too: as down, until it
+    /// is back or forgotten.
+    pub fn count_by_state(&self) -> [(ActorState, usize); 5] {
+        ActorState::ALL.map(|state| (state, self.root.census.count(state)))
     }
 
     /// Does `fault` to the running actors at `path`, which may be a pattern (`rooms/*`). Says how many were hit; what

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use roomcast_supervision::{
-    ChildCounts, ChildSpec, DynamicSlot, Fault, Restart, Slot, StartChildError, SupervisorSpec, TerminateChildError,
+    ChildCounts, ChildSpec, Fault, Restart, Slot, StartChildError, SupervisorSlot, SupervisorSpec, TerminateChildError,
 };
 use support::*;
 
-fn many(handle: &DynamicSlot) -> SupervisorSpec {
+fn many(handle: &SupervisorSlot) -> SupervisorSpec {
     let handle = handle.clone();
     SupervisorSpec::one_for_one(vec![ChildSpec::supervisor("many", move || SupervisorSpec::dynamic(Vec::new, &handle))])
 }
@@ -24,12 +24,12 @@ fn temporary(id: &str, slot: &Slot<Do>) -> ChildSpec {
 #[tokio::test(start_paused = true)]
 async fn a_child_is_started_counted_refused_twice_and_terminated() {
     let log = Log::default();
-    let (handle, slot) = (DynamicSlot::new(), Slot::default());
+    let (handle, slot) = (SupervisorSlot::new(), Slot::default());
     assert!(matches!(handle.start_child(puppet("x", &slot)).await, Err(StartChildError::NotRunning)));
     let system = start(many(&handle), &log).await;
     handle.start_child(puppet("x", &slot)).await.unwrap();
     assert_eq!(ping(&slot).await, Some(1));
-    assert!(matches!(handle.start_child(puppet("x", &slot)).await, Err(StartChildError::AlreadyPresent)));
+    assert!(matches!(handle.start_child(puppet("x", &slot)).await, Err(StartChildError::AlreadyStarted)));
     assert_eq!(handle.count_children(), ChildCounts { specs: 1, active: 1, workers: 1, supervisors: 0 });
     let failing = scripted("y", &Slot::default(), &Script::starting(Start::Fails));
     assert!(matches!(handle.start_child(failing).await, Err(StartChildError::Failed(_))));
@@ -44,7 +44,7 @@ async fn a_child_is_started_counted_refused_twice_and_terminated() {
 #[tokio::test(start_paused = true)]
 async fn a_temporary_child_is_forgotten_when_it_ends() {
     let log = Log::default();
-    let (handle, slot) = (DynamicSlot::new(), Slot::default());
+    let (handle, slot) = (SupervisorSlot::new(), Slot::default());
     let system = start(many(&handle), &log).await;
     for round in 1..=3 {
         handle.start_child(temporary("x", &slot)).await.unwrap();
@@ -62,7 +62,7 @@ async fn children_are_adopted_when_their_supervisor_comes_back() {
     let log = Log::default();
     type Store = Arc<Mutex<Vec<(String, Slot<Do>)>>>;
     let store = Store::default();
-    let handle = DynamicSlot::new();
+    let handle = SupervisorSlot::new();
     let (adopted, slot) = (Arc::clone(&store), handle.clone());
     let spec = SupervisorSpec::one_for_one(vec![ChildSpec::supervisor("many", move || {
         let adopted = Arc::clone(&adopted);
@@ -89,7 +89,7 @@ async fn children_are_adopted_when_their_supervisor_comes_back() {
 #[tokio::test(start_paused = true)]
 async fn one_that_cannot_start_does_not_keep_the_others() {
     let log = Log::default();
-    let handle = DynamicSlot::new();
+    let handle = SupervisorSlot::new();
     let script = Script::starting(Start::Fails);
     let (good, bad, slot) = (Slot::default(), script.clone(), handle.clone());
     let inner = good.clone();
@@ -108,7 +108,7 @@ async fn one_that_cannot_start_does_not_keep_the_others() {
 #[tokio::test(start_paused = true)]
 async fn they_stop_side_by_side_under_one_timer() {
     let log = Log::default();
-    let handle = DynamicSlot::new();
+    let handle = SupervisorSlot::new();
     let system = start(many(&handle), &log).await;
     let script = Script::stopping(Stop::After(Duration::from_secs(4)));
     for id in 0..50 {
@@ -126,7 +126,7 @@ async fn they_stop_side_by_side_under_one_timer() {
 #[tokio::test(start_paused = true)]
 async fn a_child_terminated_while_it_waits_to_be_restarted_does_not_come_back() {
     let log = Log::default();
-    let (handle, slot, script) = (DynamicSlot::new(), Slot::default(), Script::default());
+    let (handle, slot, script) = (SupervisorSlot::new(), Slot::default(), Script::default());
     let system = start(many(&handle), &log).await;
     handle.start_child(scripted("x", &slot, &script)).await.unwrap();
     script.set_start(Start::Fails);
@@ -143,7 +143,7 @@ async fn a_child_terminated_while_it_waits_to_be_restarted_does_not_come_back() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_thousand_come_and_go_without_a_quadratic_cost() {
     const MANY: usize = 20_000;
-    let handle = DynamicSlot::new();
+    let handle = SupervisorSlot::new();
     let system = start_with(many(&handle), &Log::default(), |policy| policy.intensity = u32::MAX).await;
     let mut times = Vec::new();
     for count in [MANY / 10, MANY, MANY / 10] {

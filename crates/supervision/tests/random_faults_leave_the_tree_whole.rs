@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use roomcast_supervision::{
-    ActorState, Backoff, ChildSpec, Context, DynamicSlot, Entry, Failure, Fault, Flow, Restart, StartError,
+    ActorState, Backoff, ChildSpec, Context, Entry, Failure, Fault, Flow, Restart, StartError, SupervisorSlot,
     SupervisorSpec, Worker,
 };
 use support::*;
@@ -73,7 +73,7 @@ async fn random_faults_leave_the_tree_whole() {
         })
         .restart(Restart::Transient)
     };
-    let handle = DynamicSlot::new();
+    let handle = SupervisorSlot::new();
     let rooms = (handle.clone(), places.clone());
     let bus = places.clone();
     let spec = SupervisorSpec::one_for_one(vec![

@@ -22,7 +22,7 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use roomcast_bus::{Bus, BusState};
 use roomcast_protocol::{Dialect, SessionId};
 use roomcast_relay::{Budget, DropReason, PerAddress};
-use roomcast_supervision::{ChildSpec, DynamicSlot, Policies, Slot, Tree};
+use roomcast_supervision::{ChildSpec, Policies, Slot, SupervisorSlot, Tree};
 use roomcast_transport::tls::ServerIdentity;
 use roomcast_transport::webtransport;
 use tokio::net::TcpListener;
@@ -86,9 +86,9 @@ pub struct Store {
     /// Restart policies, by path.
     pub policies: Arc<Policies>,
     /// The supervisor of rooms, whichever incarnation.
-    pub rooms_supervisor: DynamicSlot,
+    pub rooms_supervisor: SupervisorSlot,
     /// The supervisor of connections.
-    pub connections_supervisor: DynamicSlot,
+    pub connections_supervisor: SupervisorSlot,
     /// The configuration actor, whichever incarnation: ask it to read the file again.
     pub config: Slot<ConfigMessage>,
     /// The token that changing admin calls need, and the file that shows it.
@@ -149,8 +149,8 @@ impl Store {
             rooms: Rooms::default(),
             events: Arc::default(),
             policies: Arc::new(Policies::new(policies)),
-            rooms_supervisor: DynamicSlot::default(),
-            connections_supervisor: DynamicSlot::default(),
+            rooms_supervisor: SupervisorSlot::default(),
+            connections_supervisor: SupervisorSlot::default(),
             config: Slot::default(),
             token,
             tasks: TaskTracker::new(),

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::terms::Wait;
 use super::{ChildRules, Key, Run, Token};
 use crate::reason::ExitReason;
 
@@ -20,7 +21,7 @@ pub(super) enum State {
         since: Instant,
     },
     /// The timer says when it is started again.
-    Waiting,
+    Waiting(Wait),
     Stopping {
         killed: bool,
     },
@@ -46,8 +47,10 @@ pub(super) struct Child {
     pub(super) awaited: bool,
     /// Who waits for it to be up.
     pub(super) start_reply: Option<Token>,
+    /// Its specification stays when a start fails that somebody asked for.
+    pub(super) kept: bool,
     /// Who waits for it to be gone.
-    pub(super) stop_reply: Option<Token>,
+    pub(super) stop_replies: Vec<Token>,
 }
 
 /// See the module. Every step takes at most logarithmic time in the number of children.
@@ -80,7 +83,8 @@ impl Roster {
             begun: false,
             awaited: false,
             start_reply: None,
-            stop_reply: None,
+            kept: true,
+            stop_replies: Vec::new(),
         };
         self.children.insert(key, child);
         Some(key)
@@ -111,6 +115,15 @@ impl Roster {
 
     pub(super) fn keys(&self) -> Vec<Key> {
         self.children.keys().copied().collect()
+    }
+
+    /// Those that wait to be started again.
+    pub(super) fn waiting(&self) -> Vec<(Key, Wait)> {
+        let wait = |(&key, child): (&Key, &Child)| match child.state {
+            State::Waiting(wait) => Some((key, wait)),
+            _ => None,
+        };
+        self.children.iter().filter_map(wait).collect()
     }
 
     /// The first child from `key` on.

@@ -32,6 +32,33 @@ pub(crate) struct Now {
     pub(crate) policy: Policy,
 }
 
+impl Now {
+    /// `time` from now. Times without an end, such as `Duration::MAX`, end in a lifetime.
+    pub(super) fn after(&self, time: Duration) -> Instant {
+        const LIFETIME: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+        self.at + time.min(LIFETIME)
+    }
+}
+
+/// A wait between restarts, as it was decided; how long it is, is the policy's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wait {
+    pub(super) since: Instant,
+    /// Restarts in a row before this one.
+    pub(super) attempt: u32,
+    pub(super) dice: f64,
+}
+
+impl Wait {
+    pub(super) fn delay(&self, policy: &Policy) -> Duration {
+        policy.backoff.delay(self.attempt, self.dice)
+    }
+
+    pub(super) fn until(&self, policy: &Policy) -> Instant {
+        Now { at: self.since, policy: *policy }.after(self.delay(policy))
+    }
+}
+
 /// What the runtime is to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action {
@@ -43,8 +70,14 @@ pub(crate) enum Action {
     Kill { key: Key },
     /// It did not end though killed; go on without it.
     Abandon { key: Key },
-    /// It will be started again after this wait.
-    Scheduled { key: Key, delay: Duration },
+    /// It will be started again after this wait: the `attempt`th time in a row.
+    Scheduled { key: Key, delay: Duration, attempt: u32 },
+    /// Its wait has changed: there is this much left.
+    Revised { key: Key, left: Duration },
+    /// It is down and will be started again with its group.
+    Due { key: Key },
+    /// It is down and stays so.
+    Rests { key: Key },
     /// The child is no more: let go of all that is kept for it.
     Forget { key: Key },
     /// All children are up for the first time.
@@ -61,15 +94,28 @@ pub(crate) enum Action {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome {
     Done,
+    /// It declined to start.
+    Ignored,
     /// The start that was asked for failed.
     Failed(ExitReason),
     /// The supervisor is on its way down.
     Stopping,
 }
 
-/// Why a child is not accepted.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refusal {
+    /// A child of this id is running.
+    AlreadyStarted,
+    /// A child of this id is kept, but not running.
     AlreadyPresent,
+    /// A fixed sibling has this name; paths are unique.
+    NameTaken,
+    NotFound,
+    Running,
+    Restarting,
+    /// The request means nothing to a dynamic supervisor.
+    SimpleOneForOne,
+    /// The supervisor is on its way down.
     Stopping,
 }

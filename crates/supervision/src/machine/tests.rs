@@ -1,4 +1,4 @@
-//! The machine against a stage of simulated children, by example and by random play.
+//! The machine with simulated children, by example and by random play.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,161 +7,10 @@ use proptest::prelude::{Just, ProptestConfig, any};
 use proptest::strategy::Strategy as Generator;
 use proptest::{prop_assert, prop_assert_eq, prop_oneof, proptest};
 
+use super::world::{World, rules};
 use super::*;
-use crate::policy::Policy;
-
-fn rules(id: &str, restart: Restart) -> ChildRules {
-    ChildRules { id: id.into(), name: id.into(), kind: Kind::Worker, restart, shutdown: None, significant: false }
-}
-
-/// Simulated children: they obey at once unless told otherwise, and every rule that always holds is checked here.
-struct World {
-    machine: Machine,
-    now: Now,
-    /// Living incarnations.
-    living: BTreeMap<Key, Run>,
-    up: BTreeMap<Key, Run>,
-    stopping: Vec<Key>,
-    ids: BTreeMap<Key, String>,
-    log: Vec<String>,
-    obedient: bool,
-    starts_fail: bool,
-    ended: Option<ExitReason>,
-    restarts: Vec<Instant>,
-    last_run: Run,
-}
-
-impl World {
-    fn new(strategy: Strategy, children: &[(&str, Restart)]) -> Self {
-        let mut world = Self::idle(strategy, AutoShutdown::Never);
-        for (id, restart) in children {
-            world.declare(rules(id, *restart));
-        }
-        world.machine.begin(world.now);
-        world.play();
-        world
-    }
-
-    fn idle(strategy: Strategy, auto_shutdown: AutoShutdown) -> Self {
-        let policy = Policy { intensity: 3, period: Duration::from_secs(5), ..Policy::default() };
-        Self {
-            machine: Machine::new(strategy, auto_shutdown, 7),
-            now: Now { at: Instant::now(), policy },
-            living: BTreeMap::new(),
-            up: BTreeMap::new(),
-            stopping: Vec::new(),
-            ids: BTreeMap::new(),
-            log: Vec::new(),
-            obedient: true,
-            starts_fail: false,
-            ended: None,
-            restarts: Vec::new(),
-            last_run: 0,
-        }
-    }
-
-    fn declare(&mut self, rules: ChildRules) -> Key {
-        let id = rules.id.to_string();
-        let key = self.machine.declare(rules).unwrap();
-        self.ids.insert(key, id);
-        key
-    }
-
-    fn key(&self, id: &str) -> Key {
-        *self.ids.iter().find(|(_, other)| *other == id).unwrap().0
-    }
-
-    /// Lets the machine and obedient children go on until nothing happens any more without time.
-    fn play(&mut self) {
-        while let Some(action) = self.machine.next_action() {
-            assert_eq!(self.ended, None, "it has ended, and yet: {action:?}");
-            let mut say = |what: &str, key: &Key| self.log.push(format!("{what} {}", self.ids[key]));
-            match action {
-                Action::Start { key, run } => {
-                    say("start", &key);
-                    assert!(run > self.last_run, "runs are numbered upward");
-                    self.last_run = run;
-                    assert_eq!(self.living.insert(key, run), None, "two incarnations of {} at once", self.ids[&key]);
-                    if self.obedient {
-                        if self.starts_fail {
-                            self.exit(key, &ExitReason::Failed("no".into()));
-                        } else {
-                            self.started(key);
-                        }
-                    }
-                }
-                Action::Stop { key } | Action::Kill { key } => {
-                    say(if matches!(action, Action::Stop { .. }) { "stop" } else { "kill" }, &key);
-                    // It may have died of itself a moment ago; then its end is on its way.
-                    if self.living.contains_key(&key) {
-                        self.stopping.push(key);
-                        if self.obedient {
-                            self.exit(key, &ExitReason::Shutdown);
-                        }
-                    }
-                }
-                Action::Abandon { key } => {
-                    say("abandon", &key);
-                    self.living.remove(&key);
-                    self.up.remove(&key);
-                }
-                Action::Scheduled { key, delay } => {
-                    self.log.push(format!(
-                        "restart {} in {}",
-                        self.ids[&key],
-                        if delay.is_zero() { "0" } else { "a while" }
-                    ));
-                    self.restarts.push(self.now.at);
-                    let (at, policy) = (self.now.at, self.now.policy);
-                    let recent = self.restarts.iter().filter(|&&then| at - then <= policy.period).count();
-                    assert!(recent <= policy.intensity as usize, "restarted too often");
-                }
-                Action::Forget { key } => {
-                    say("forget", &key);
-                    assert!(!self.living.contains_key(&key), "forgot who is alive");
-                    self.ids.remove(&key);
-                }
-                Action::Ready => self.log.push("ready".to_owned()),
-                Action::GaveUp => self.log.push("gave up".to_owned()),
-                Action::Reply { token, outcome } => self.log.push(format!("reply {token} {outcome:?}")),
-                Action::End(reason) => {
-                    assert!(self.living.is_empty(), "ended before its children");
-                    assert_eq!(self.machine.deadline(), None);
-                    self.log.push("end".to_owned());
-                    self.ended = Some(reason);
-                }
-            }
-        }
-    }
-
-    fn started(&mut self, key: Key) {
-        let run = self.living[&key];
-        self.up.insert(key, run);
-        self.machine.started(key, run, self.now);
-    }
-
-    fn exit(&mut self, key: Key, reason: &ExitReason) {
-        let run = self.living.remove(&key).unwrap();
-        self.up.remove(&key);
-        self.stopping.retain(|other| *other != key);
-        self.machine.gone(key, run, reason.clone(), self.now);
-    }
-
-    fn crash(&mut self, id: &str) {
-        self.exit(self.key(id), &ExitReason::Killed);
-        self.play();
-    }
-
-    fn pass(&mut self, time: Duration) {
-        self.now.at += time;
-        self.machine.tick(self.now);
-        self.play();
-    }
-
-    fn take(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.log)
-    }
-}
+use crate::policy::QUIET_PERIOD;
+use crate::spec::Restart;
 
 use Restart::{Permanent, Temporary, Transient};
 const MS: fn(u64) -> Duration = Duration::from_millis;
@@ -236,7 +85,7 @@ fn one_restart_too_many_ends_it_children_in_reverse() {
 fn a_failing_restart_counts_and_backs_off() {
     let mut world = World::new(Strategy::OneForOne, &[("a", Permanent)]);
     world.take();
-    world.starts_fail = true;
+    world.starts_fail = Some(ExitReason::Failed("no".into()));
     world.crash("a");
     assert_eq!(world.take(), ["restart a in 0", "start a", "restart a in a while"]);
     world.pass(MS(20));
@@ -380,7 +229,7 @@ fn a_significant_child_that_ends_before_its_siblings_are_up_ends_it_once_they_ar
 fn a_group_that_cannot_come_up_tries_again_and_then_gives_up() {
     let mut world = World::new(Strategy::OneForAll, &[("a", Permanent), ("b", Permanent)]);
     world.take();
-    world.starts_fail = true;
+    world.starts_fail = Some(ExitReason::Failed("no".into()));
     world.crash("b");
     assert_eq!(
         world.take(),
@@ -399,6 +248,9 @@ enum Op {
     Pass(u16),
     Add(u8),
     Terminate(u8),
+    Restart(u8),
+    Delete(u8),
+    StartsIgnore,
     Obey(bool),
     StartsFail(bool),
     Shutdown,
@@ -414,6 +266,9 @@ fn op() -> impl Generator<Value = Op> {
         18 => (0..2_000_u16).prop_map(Op::Pass),
         18 => any::<u8>().prop_map(Op::Add),
         12 => any::<u8>().prop_map(Op::Terminate),
+        8 => any::<u8>().prop_map(Op::Restart),
+        4 => any::<u8>().prop_map(Op::Delete),
+        2 => Just(Op::StartsIgnore),
         12 => any::<bool>().prop_map(Op::Obey),
         6 => any::<bool>().prop_map(Op::StartsFail),
         1 => Just(Op::Shutdown),
@@ -466,7 +321,7 @@ proptest! {
                     prop_assert_eq!(format!("{:?}", &world.machine), before);
                 },
                 Op::Pass(time) => world.pass(MS(time.into())),
-                Op::Add(restart) => if strategy == Strategy::SimpleOneForOne {
+                Op::Add(restart) => {
                     token += 1;
                     let rules = rules(&format!("d{token}"), kinds[usize::from(restart) % 3]);
                     let id = rules.id.to_string();
@@ -474,29 +329,47 @@ proptest! {
                         world.ids.insert(key, id);
                         world.machine.start_child(key, token, world.now);
                     }
-                },
+                }
+                Op::Restart(who) => {
+                    let ids: Vec<_> = world.ids.values().cloned().collect();
+                    if let Some(id) = ids.get(usize::from(who) % ids.len().max(1)) {
+                        token += 1;
+                        let _ = world.machine.restart_child(id, token, world.now); // many are not down
+                    }
+                }
+                Op::Delete(who) => {
+                    let ids: Vec<_> = world.ids.values().cloned().collect();
+                    if let Some(id) = ids.get(usize::from(who) % ids.len().max(1))
+                        && world.machine.delete_child(id).is_ok() {
+                        terminated.push(id.clone());
+                    }
+                }
                 Op::Terminate(who) => {
                     let ids: Vec<_> = world.ids.values().cloned().collect();
                     if let Some(id) = ids.get(usize::from(who) % ids.len().max(1)) {
                         token += 1;
-                        world.machine.terminate_child(id, token, world.now);
+                        prop_assert_eq!(world.machine.terminate_child(id, token, world.now), Ok(()));
                         terminated.push(id.clone());
                     }
                 }
                 Op::Obey(obedient) => world.obedient = obedient,
-                Op::StartsFail(fail) => world.starts_fail = fail,
+                Op::StartsFail(fail) => world.starts_fail = fail.then(|| ExitReason::Failed("no".into())),
+                Op::StartsIgnore => world.starts_fail = Some(ExitReason::Ignored),
                 Op::Shutdown => world.machine.shutdown(world.now),
                 Op::Intensity(intensity) => {
                     world.now.policy.intensity = intensity.into();
                     world.restarts.clear(); // counted by the limit in force at each restart; start over
                     world.now.at += Duration::from_secs(6);
+                    let max = MS(u64::from(intensity) * 100);
+                    world.now.policy.backoff = crate::policy::Backoff::new(max / 10, 2.0, max, 0.5).unwrap();
+                    world.machine.revise(world.now);
                 }
             }
             world.play();
         }
         // From here on everybody behaves, and time passes: all is up, or all has ended.
         world.obedient = true;
-        world.starts_fail = false;
+        world.starts_fail = None;
         while let Some((key, _)) = world.living.iter().map(|(&key, &run)| (key, run)).find(|(key, _)| !world.up.contains_key(key)) {
             if world.stopping.contains(&key) { world.exit(key, &ExitReason::Killed) } else { world.started(key) }
             world.play();
@@ -515,7 +388,7 @@ proptest! {
             prop_assert_eq!(world.machine.deadline(), None, "something is still under way");
             for (index, restart) in restarts.iter().enumerate() {
                 let id = format!("c{index}");
-                if kinds[usize::from(*restart)] == Permanent && !terminated.contains(&id) {
+                if kinds[usize::from(*restart)] == Permanent && !terminated.contains(&id) && !world.declined.contains(&id) {
                     prop_assert!(world.up.contains_key(&world.key(&id)), "{} is not back", id);
                 }
             }

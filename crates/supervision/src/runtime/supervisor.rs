@@ -3,48 +3,75 @@
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::requests::Waiter;
 use super::{Spawning, Starter};
-use crate::address::{
-    Control, Desk, DynamicSlot, OpenDesk, StartChildError, StartChildReply, TerminateChildError, TerminateChildReply,
-};
+use crate::address::Control;
+use crate::admin::{Desk, OpenDesk, Request, SupervisorSlot};
+use crate::check::{self, SpecError};
 use crate::event::EventKind;
 use crate::life::{Life, Superior};
-use crate::machine::{Action, ChildRules, Key, Machine, Now, Outcome, Refusal, Run, Token};
+use crate::machine::{Action, ChildRules, Key, Machine, Now, Run, Token};
+use crate::node::Node;
 use crate::path::ActorPath;
 use crate::reason::{ExitReason, panic_text};
 use crate::spec::{ChildSpec, SupervisorSpec};
-use crate::tree::{ActorState, Fault, Node};
+use crate::tree::Fault;
 
-type MakeSpec = Box<dyn Fn() -> SupervisorSpec + Send + Sync>;
+/// Makes the specification of an incarnation; `None` when the supervisor declines to start.
+type MakeSpec = Box<dyn Fn() -> Option<SupervisorSpec> + Send + Sync>;
 
 /// Starts incarnations of a supervisor.
 pub(crate) struct SupervisorStarter {
-    spec: Arc<MakeSpec>,
+    make: Arc<MakeSpec>,
+    /// Made and checked for the incarnation that is about to start, with all below it.
+    prepared: Mutex<Option<Option<SupervisorSpec>>>,
 }
 
 impl SupervisorStarter {
-    pub(crate) fn new(spec: MakeSpec) -> Self {
-        Self { spec: Arc::new(spec) }
+    pub(crate) fn new(make: MakeSpec) -> Self {
+        Self { make: Arc::new(make), prepared: Mutex::new(None) }
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Option<SupervisorSpec>>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner) // one write, which is whole or not there
     }
 }
 
 impl Starter for SupervisorStarter {
+    fn prepare(&self, path: &ActorPath) -> Result<(), check::Fault> {
+        let fault = |error| check::Fault { path: path.clone(), error };
+        if path.segments().count() > check::MAX_DEPTH {
+            return Err(fault(SpecError::TooDeep));
+        }
+        let spec = catch_unwind(AssertUnwindSafe(|| (self.make)()))
+            .map_err(|panic| fault(SpecError::Panicked(panic_text(&*panic).to_string())))?;
+        if let Some(spec) = &spec {
+            spec.check_all(path)?;
+        }
+        *self.prepared() = Some(spec);
+        Ok(())
+    }
+
     fn spawn(&self, life: Arc<Life>, supervisor: Option<ActorCell>) -> Spawning {
-        let spec = Arc::clone(&self.spec);
-        Box::pin(async move { start(Plan::Made(spec), life, supervisor).await })
+        let plan = match self.prepared().take() {
+            Some(spec) => Plan::Given(spec.map(Box::new)),
+            None => Plan::Made(Arc::clone(&self.make)),
+        };
+        Box::pin(start(plan, life, supervisor))
     }
 }
 
-/// Spawns the root, which lives once and has no supervisor.
+/// Spawns the root, which lives once and has no supervisor. Its specification has been checked.
 pub(crate) async fn start_root(spec: SupervisorSpec, life: Arc<Life>) -> Option<Arc<dyn Control>> {
-    start(Plan::Given(Box::new(spec)), life, None).await
+    start(Plan::Given(Some(Box::new(spec))), life, None).await
 }
 
 async fn start(plan: Plan, life: Arc<Life>, supervisor: Option<ActorCell>) -> Option<Arc<dyn Control>> {
@@ -55,7 +82,8 @@ async fn start(plan: Plan, life: Arc<Life>, supervisor: Option<ActorCell>) -> Op
 }
 
 enum Plan {
-    Given(Box<SupervisorSpec>),
+    /// Checked, with all below it; `None`: it declines to start.
+    Given(Option<Box<SupervisorSpec>>),
     Made(Arc<MakeSpec>),
 }
 
@@ -64,8 +92,7 @@ enum Message {
     Fallen(Key, Run, ExitReason),
     Gone(Key, Run, ExitReason),
     Tick,
-    StartChild(ChildSpec, StartChildReply),
-    TerminateChild(String, TerminateChildReply),
+    Ask(Request),
     Shutdown,
     Fault(Fault),
 }
@@ -126,27 +153,18 @@ impl Superior for Desktop {
 }
 
 impl Desk for Desktop {
-    fn start_child(&self, spec: ChildSpec, reply: StartChildReply) {
-        self.put(Message::StartChild(spec, reply));
-    }
-
-    fn terminate_child(&self, id: String, reply: TerminateChildReply) {
-        self.put(Message::TerminateChild(id, reply));
+    fn ask(&self, request: Request) {
+        self.put(Message::Ask(request));
     }
 }
 
 /// What is kept for a child beside what the machine knows.
-struct Record {
-    starter: Arc<dyn Starter>,
+pub(super) struct Record {
+    pub(super) starter: Arc<dyn Starter>,
     shutdown: Option<crate::spec::Shutdown>,
     node: Arc<Node>,
     /// The current incarnation.
     control: Option<Arc<dyn Control>>,
-}
-
-enum Waiter {
-    Start(StartChildReply),
-    Terminate(TerminateChildReply),
 }
 
 struct Seat {
@@ -156,19 +174,21 @@ struct Seat {
 }
 
 /// A running supervisor.
-struct Office {
+pub(super) struct Office {
     desk: Arc<Desktop>,
     /// `None` once released.
     life: Option<Arc<Life>>,
-    node: Arc<Node>,
+    pub(super) node: Arc<Node>,
     plan: Option<Plan>,
-    machine: Machine,
-    records: HashMap<Key, Record>,
-    waiters: HashMap<Token, Waiter>,
-    next_token: Token,
+    pub(super) machine: Machine,
+    pub(super) records: HashMap<Key, Record>,
+    pub(super) waiters: HashMap<Token, Waiter>,
+    pub(super) next_token: Token,
     alarm: Option<(Instant, AbortHandle)>,
-    open: Option<(DynamicSlot, Arc<OpenDesk>)>,
-    auto_shutdown: crate::spec::AutoShutdown,
+    /// Replacements of the policies.
+    changes: watch::Receiver<()>,
+    open: Option<(SupervisorSlot, Arc<OpenDesk>)>,
+    pub(super) auto_shutdown: crate::spec::AutoShutdown,
 }
 
 impl Office {
@@ -184,16 +204,22 @@ impl Office {
     }
 
     /// Reads the specification and begins to start the children.
-    async fn begin(&mut self, myself: &ActorRef<Message>) -> Result<(), String> {
-        let mut spec = match self.plan.take() {
-            Some(Plan::Given(spec)) => *spec,
-            Some(Plan::Made(make)) => make(),
-            None => return Err("it has begun already".to_owned()),
+    async fn begin(&mut self, myself: &ActorRef<Message>) -> Result<(), ExitReason> {
+        let (spec, mut checked) = match self.plan.take() {
+            Some(Plan::Given(spec)) => (spec.map(|spec| *spec), true),
+            Some(Plan::Made(make)) => (make(), false),
+            None => return Err(ExitReason::Failed("it has begun already".into())),
         };
-        if let Some((adopt, _)) = &spec.dynamic {
+        let mut spec = spec.ok_or(ExitReason::Ignored)?;
+        if let Some(adopt) = &spec.adopt {
             spec.children = adopt();
+            checked = false;
         }
-        spec.check().map_err(|error| error.to_string())?;
+        if !checked {
+            spec.check_all(&self.node.path).map_err(|check::Fault { path, error }| {
+                ExitReason::Failed(format!("supervisor `{path}`: {error}").into())
+            })?;
+        }
         self.machine = Machine::new(spec.strategy, spec.auto_shutdown, fastrand::u64(..));
         self.auto_shutdown = spec.auto_shutdown;
         let mut former = self.node.take_children();
@@ -204,7 +230,7 @@ impl Office {
             }
         }
         drop(former);
-        if let Some((_, slot)) = spec.dynamic {
+        if let Some(slot) = spec.slot {
             let open =
                 Arc::new(OpenDesk { desk: Arc::clone(&self.desk) as Arc<dyn Desk>, node: Arc::clone(&self.node) });
             slot.publish(Arc::clone(&open));
@@ -216,7 +242,7 @@ impl Office {
         Ok(())
     }
 
-    fn keep(&mut self, key: Key, child: ChildSpec, former: &mut HashMap<ActorPath, Arc<Node>>) {
+    pub(super) fn keep(&mut self, key: Key, child: ChildSpec, former: &mut HashMap<ActorPath, Arc<Node>>) {
         let ChildRules { name, kind, shutdown, .. } = child.rules;
         let record =
             Record { starter: child.starter, shutdown, node: self.node.place(key, &name, kind, former), control: None };
@@ -224,7 +250,14 @@ impl Office {
     }
 
     async fn receive(&mut self, message: Message, myself: &ActorRef<Message>) {
+        let revised = self.changes.has_changed().unwrap_or(false); // the sender lives as long as the system
+        if revised {
+            self.changes.mark_unchanged(); // before the policy is looked up, so that no replacement is missed
+        }
         let now = self.now();
+        if revised {
+            self.machine.revise(now);
+        }
         match message {
             Message::Started(key, run) => self.machine.started(key, run, now),
             Message::Fallen(key, run, reason) => self.machine.fallen(key, run, reason, now),
@@ -233,44 +266,12 @@ impl Office {
                 self.alarm = None;
                 self.machine.tick(now);
             }
-            Message::StartChild(spec, reply) => self.start_child(spec, reply, now),
-            Message::TerminateChild(id, reply) => {
-                let token = self.wait(Waiter::Terminate(reply));
-                if !self.machine.terminate_child(&id, token, now)
-                    && let Some(Waiter::Terminate(reply)) = self.waiters.remove(&token)
-                {
-                    let _ = reply.send(Err(TerminateChildError::NotFound)); // who asked may have gone
-                }
-            }
+            Message::Ask(request) => self.serve(request, now),
             Message::Shutdown => self.machine.shutdown(now),
             Message::Fault(Fault::Stall(time)) => tokio::time::sleep(time).await,
             Message::Fault(Fault::Panic | Fault::Kill) => panic!("injected"),
         }
         self.act(myself).await;
-    }
-
-    fn start_child(&mut self, spec: ChildSpec, reply: StartChildReply, now: Now) {
-        let accepted = spec.check(self.auto_shutdown).map_err(StartChildError::Invalid).and_then(|()| {
-            self.machine.declare(spec.rules.clone()).map_err(|refusal| match refusal {
-                Refusal::AlreadyPresent => StartChildError::AlreadyPresent,
-                Refusal::Stopping => StartChildError::NotRunning,
-            })
-        });
-        match accepted {
-            Ok(key) => {
-                self.keep(key, spec, &mut HashMap::new());
-                let token = self.wait(Waiter::Start(reply));
-                self.machine.start_child(key, token, now);
-            }
-            Err(error) => drop(reply.send(Err(error))), // who asked may have gone
-        }
-    }
-
-    fn wait(&mut self, waiter: Waiter) -> Token {
-        let token = self.next_token;
-        self.next_token += 1;
-        self.waiters.insert(token, waiter);
-        token
     }
 
     /// Does what the machine has decided.
@@ -288,10 +289,27 @@ impl Office {
                         self.emit(&path, EventKind::Abandoned);
                     }
                 }
-                Action::Scheduled { key, delay } => {
+                Action::Due { key } => {
                     if let Some(record) = self.records.get_mut(&key) {
                         record.control = None;
-                        record.node.mark(ActorState::Restarting);
+                        record.node.due();
+                    }
+                }
+                Action::Rests { key } => {
+                    if let Some(record) = self.records.get_mut(&key) {
+                        record.control = None;
+                        record.node.rest();
+                    }
+                }
+                Action::Revised { key, left } => {
+                    if let Some(record) = self.records.get(&key) {
+                        record.node.resume_in(left);
+                    }
+                }
+                Action::Scheduled { key, delay, attempt } => {
+                    if let Some(record) = self.records.get_mut(&key) {
+                        record.control = None;
+                        record.node.restarting(delay, attempt);
                         let path = record.node.path.clone();
                         self.emit(&path, EventKind::RestartScheduled { delay });
                     }
@@ -336,23 +354,10 @@ impl Office {
 
     fn command(&self, key: Key, command: impl FnOnce(&dyn Control)) {
         if let Some(record) = self.records.get(&key) {
-            record.node.mark(ActorState::Stopping);
+            record.node.stopping();
             if let Some(control) = &record.control {
                 command(&**control);
             }
-        }
-    }
-
-    fn reply(&mut self, token: Token, outcome: Outcome) {
-        // Those who asked may have gone; then there is nobody to tell.
-        match self.waiters.remove(&token) {
-            Some(Waiter::Start(reply)) => drop(reply.send(match outcome {
-                Outcome::Done => Ok(()),
-                Outcome::Failed(reason) => Err(StartChildError::Failed(reason)),
-                Outcome::Stopping => Err(StartChildError::NotRunning),
-            })),
-            Some(Waiter::Terminate(reply)) => drop(reply.send(Ok(()))),
-            None => {}
         }
     }
 
@@ -368,8 +373,7 @@ impl Office {
         }
         let desk = Arc::downgrade(&self.desk);
         let task = tokio::spawn(async move {
-            // A timer of tokio's is good to a millisecond and may come a little early by the machine's clock.
-            tokio::time::sleep_until((deadline + Duration::from_micros(1)).into()).await;
+            tokio::time::sleep_until(deadline.into()).await;
             if let Some(desk) = desk.upgrade() {
                 desk.put(Message::Tick);
             }
@@ -385,6 +389,11 @@ impl Drop for Office {
         }
         if let Some((_, task)) = self.alarm.take() {
             task.abort();
+        }
+        self.node.rest_children();
+        // ractor kills linked children too, but not those that are just in their orderly stop.
+        for control in self.records.values().filter_map(|record| record.control.as_ref()) {
+            control.kill();
         }
         // Specifications hold what others wrote, whose drop may panic.
         let (records, waiters) = (std::mem::take(&mut self.records), std::mem::take(&mut self.waiters));
@@ -412,6 +421,7 @@ impl Actor for SupervisorActor {
         Ok(Some(Office {
             desk,
             node: Arc::clone(&seat.life.node),
+            changes: seat.life.shared.policies.changes(),
             life: Some(seat.life),
             plan: Some(seat.plan),
             machine: Machine::new(crate::spec::Strategy::OneForOne, crate::spec::AutoShutdown::Never, 0),
@@ -428,7 +438,7 @@ impl Actor for SupervisorActor {
         let Some(office) = state else { return Ok(()) };
         let reason = match AssertUnwindSafe(office.begin(&myself)).catch_unwind().await {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(text)) => ExitReason::Failed(text.into()),
+            Ok(Err(reason)) => reason,
             Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
         };
         fail(office, reason)

@@ -12,7 +12,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, Messag
 use super::{Spawning, Starter};
 use crate::address::{Address, Control, Mailbox, Slot};
 use crate::life::Life;
-use crate::reason::{ExitReason, Failure, panic_text};
+use crate::reason::{ExitReason, Failure, StartError, panic_text};
 use crate::tree::Fault;
 use crate::worker::{Context, Flow, Worker};
 
@@ -173,9 +173,16 @@ impl<W: Worker> Actor for WorkerActor<W> {
         let (plan, ctx) = (&state.plan, &state.ctx);
         let start = async {
             let args = (plan.args)().ok_or("its arguments were for one incarnation only")?;
-            W::start(args, ctx).await.map_err(Into::into)
+            match W::start(args, ctx).await {
+                Err(StartError::Ignore) => Ok(None),
+                started => started.map(Some).map_err(Into::into),
+            }
         };
-        state.worker = Some(guard(start, ctx).await?);
+        let Some(worker) = guard(start, ctx).await? else {
+            ctx.record(ExitReason::Ignored);
+            return Err("declined to start".into());
+        };
+        state.worker = Some(worker);
         if let Some(slot) = &plan.slot {
             slot.publish(ctx.address());
         }

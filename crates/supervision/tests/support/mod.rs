@@ -42,6 +42,7 @@ pub enum Start {
     Fails,
     Panics,
     Hangs,
+    Declines,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -96,6 +97,7 @@ impl Worker for Puppet {
             Start::Fails => return Err("told to fail".into()),
             Start::Panics => panic!("told to panic in start"),
             Start::Hangs => std::future::pending().await,
+            Start::Declines => return Err(StartError::ignore()),
         }
         script.alive.fetch_add(1, Ordering::SeqCst);
         Ok(Self { script })

@@ -1,0 +1,290 @@
+//! An actor's place in the tree, as kept for those who look: its state, its past, its children's places. It decides nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::address::Control;
+use crate::machine::Key;
+use crate::path::ActorPath;
+use crate::policy::QUIET_PERIOD;
+use crate::reason::ExitReason;
+use crate::spec::Kind;
+use crate::tree::{ActorState, Entry};
+
+struct Status {
+    state: ActorState,
+    since: Instant,
+    generation: u64,
+    restarts: u64,
+    last_reason: Option<ExitReason>,
+    /// When its backoff ends.
+    resume: Option<Instant>,
+    attempts: u32,
+    /// Since when it has been running without an await, by the clock that never pauses.
+    stuck: Option<std::time::Instant>,
+    control: Option<Arc<dyn Control>>,
+}
+
+/// How many nodes are in each state.
+#[derive(Debug, Default)]
+pub(crate) struct Census([AtomicUsize; ActorState::ALL.len()]);
+
+impl Census {
+    pub(crate) fn count(&self, state: ActorState) -> usize {
+        self.0[state as usize].load(Ordering::Relaxed)
+    }
+
+    fn add(&self, state: ActorState) {
+        self.0[state as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn remove(&self, state: ActorState) {
+        self.0[state as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An actor's place in the tree; it outlives incarnations, and those of its supervisor too.
+pub(crate) struct Node {
+    pub(crate) path: ActorPath,
+    pub(crate) kind: Kind,
+    pub(crate) census: Arc<Census>,
+    status: Mutex<Status>,
+    /// In start order.
+    children: Mutex<BTreeMap<Key, Arc<Node>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing here panics between two writes that belong together.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    /// The place of a root.
+    pub(crate) fn root(path: ActorPath) -> Arc<Self> {
+        Self::new(path, Kind::Supervisor, Arc::default())
+    }
+
+    fn new(path: ActorPath, kind: Kind, census: Arc<Census>) -> Arc<Self> {
+        census.add(ActorState::Down);
+        Arc::new(Self {
+            path,
+            kind,
+            census,
+            status: Mutex::new(Status {
+                state: ActorState::Down,
+                since: Instant::now(),
+                generation: 0,
+                restarts: 0,
+                last_reason: None,
+                resume: None,
+                attempts: 0,
+                stuck: None,
+                control: None,
+            }),
+            children: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    fn enter(&self, status: &mut Status, state: ActorState) {
+        self.census.remove(status.state);
+        self.census.add(state);
+        status.state = state;
+        status.resume = None;
+    }
+
+    /// A new incarnation begins; gives its number.
+    pub(crate) fn begin(&self) -> u64 {
+        let mut status = lock(&self.status);
+        status.generation += 1;
+        status.restarts = status.generation - 1;
+        self.enter(&mut status, ActorState::Starting);
+        status.stuck = None;
+        // Time to recover counts from the end of the incarnation before, so `since` is kept until it is up.
+        if status.generation == 1 {
+            status.since = Instant::now();
+        }
+        status.generation
+    }
+
+    pub(crate) fn reachable(&self, generation: u64, control: Arc<dyn Control>) {
+        let mut status = lock(&self.status);
+        if status.generation == generation {
+            status.control = Some(control);
+        }
+    }
+
+    /// The incarnation is up; gives the time since the one before ended.
+    pub(crate) fn up(&self, generation: u64) -> Option<Duration> {
+        let mut status = lock(&self.status);
+        if status.generation != generation || status.state != ActorState::Starting {
+            return None;
+        }
+        let down_for = (generation > 1).then(|| status.since.elapsed());
+        self.enter(&mut status, ActorState::Running);
+        status.since = Instant::now();
+        down_for
+    }
+
+    pub(crate) fn down(&self, generation: u64, reason: &ExitReason) {
+        let mut status = lock(&self.status);
+        if status.generation == generation {
+            // A start that fails does not shorten the time that the path has been down.
+            if status.state != ActorState::Starting || generation == 1 {
+                status.since = Instant::now();
+            }
+            self.enter(&mut status, ActorState::Down);
+            status.stuck = None;
+            status.last_reason = Some(reason.clone());
+            status.control = None;
+        }
+    }
+
+    /// Its supervisor stops it.
+    pub(crate) fn stopping(&self) {
+        let mut status = lock(&self.status);
+        status.since = Instant::now();
+        self.enter(&mut status, ActorState::Stopping);
+    }
+
+    /// Its supervisor starts it again after `wait`: the `attempt`th time in a row.
+    pub(crate) fn restarting(&self, wait: Duration, attempt: u32) {
+        let mut status = lock(&self.status);
+        self.enter(&mut status, ActorState::Restarting);
+        status.resume = Some(Instant::now() + wait);
+        status.attempts = attempt;
+    }
+
+    /// The wait to be restarted has changed: there is this much left.
+    pub(crate) fn resume_in(&self, wait: Duration) {
+        let mut status = lock(&self.status);
+        if status.state == ActorState::Restarting {
+            status.resume = Some(Instant::now() + wait);
+        }
+    }
+
+    /// Its supervisor starts it again with its siblings, if it is down.
+    pub(crate) fn due(&self) {
+        let mut status = lock(&self.status);
+        if status.state == ActorState::Down {
+            self.enter(&mut status, ActorState::Restarting);
+        }
+    }
+
+    /// Its supervisor does not start it again.
+    pub(crate) fn rest(&self) {
+        let mut status = lock(&self.status);
+        if status.state == ActorState::Restarting {
+            self.enter(&mut status, ActorState::Down);
+            status.since = Instant::now();
+        }
+    }
+
+    /// The supervisor is gone: nobody restarts its children any more.
+    pub(crate) fn rest_children(&self) {
+        for node in lock(&self.children).values() {
+            node.rest();
+        }
+    }
+
+    pub(crate) fn control(&self) -> Option<Arc<dyn Control>> {
+        lock(&self.status).control.clone()
+    }
+
+    /// Puts a child in its place. `former` are the children of the supervisor's last incarnation, by path.
+    pub(crate) fn place(
+        &self,
+        key: Key,
+        name: &str,
+        kind: Kind,
+        former: &mut HashMap<ActorPath, Arc<Node>>,
+    ) -> Arc<Node> {
+        let path = self.path.child(name);
+        let node = former
+            .remove(&path)
+            .filter(|node| node.kind == kind)
+            .unwrap_or_else(|| Self::new(path, kind, Arc::clone(&self.census)));
+        lock(&self.children).insert(key, Arc::clone(&node));
+        node
+    }
+
+    pub(crate) fn remove(&self, key: Key) {
+        lock(&self.children).remove(&key);
+    }
+
+    /// Takes the children that the supervisor's last incarnation left.
+    pub(crate) fn take_children(&self) -> HashMap<ActorPath, Arc<Node>> {
+        std::mem::take(&mut *lock(&self.children)).into_values().map(|node| (node.path.clone(), node)).collect()
+    }
+
+    pub(crate) fn each_child(&self, mut see: impl FnMut(ActorState, Kind)) {
+        for node in lock(&self.children).values() {
+            see(lock(&node.status).state, node.kind);
+        }
+    }
+
+    pub(crate) fn child_entries(&self) -> Vec<Entry> {
+        lock(&self.children).values().map(|node| node.entry()).collect()
+    }
+
+    pub(crate) fn entry(&self) -> Entry {
+        let status = lock(&self.status);
+        let attempts = match status.state {
+            ActorState::Running if status.since.elapsed() >= QUIET_PERIOD => 0,
+            ActorState::Starting | ActorState::Running | ActorState::Restarting => status.attempts,
+            ActorState::Stopping | ActorState::Down => 0,
+        };
+        let depth = status.control.as_ref().map_or(0, |control| control.depth());
+        Entry {
+            path: self.path.clone(),
+            kind: self.kind,
+            state: status.state,
+            restarts: status.restarts,
+            last_reason: status.last_reason.clone(),
+            depth,
+            since: SystemTime::now() - status.since.elapsed(),
+            generation: status.generation,
+            backoff: status.resume.map(|resume| resume.saturating_duration_since(Instant::now())),
+            attempts,
+            stuck: status.stuck.map(|since| since.elapsed()),
+        }
+    }
+
+    pub(crate) fn collect(&self, supervised: bool, out: &mut Vec<Entry>) {
+        let entry = self.entry();
+        let down = entry.state == ActorState::Down;
+        // What a dead supervisor left behind is only a memory until it is back.
+        if down && !supervised {
+            return;
+        }
+        let here = matches!(entry.state, ActorState::Running | ActorState::Starting);
+        out.push(entry);
+        let children: Vec<_> = lock(&self.children).values().cloned().collect();
+        for child in children {
+            child.collect(here, out);
+        }
+    }
+
+    pub(crate) fn select(self: &Arc<Self>, segments: &[Option<Box<str>>], out: &mut Vec<Arc<Node>>) {
+        let Some((wanted, rest)) = segments.split_first() else {
+            out.push(Arc::clone(self));
+            return;
+        };
+        let children: Vec<_> = lock(&self.children).values().cloned().collect();
+        for child in children {
+            if wanted.as_deref().is_none_or(|name| name == child.path.name()) {
+                child.select(rest, out);
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let status = self.status.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.census.remove(status.state);
+    }
+}
