@@ -372,8 +372,13 @@ impl Office {
             None => {}
         }
         let desk = Arc::downgrade(&self.desk);
+        let mut changes = self.changes.clone();
         let task = tokio::spawn(async move {
-            tokio::time::sleep_until(deadline.into()).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                // Another policy may make the wait shorter; whoever waits for nothing need not know of it.
+                _ = changes.changed() => {}
+            }
             if let Some(desk) = desk.upgrade() {
                 desk.put(Message::Tick);
             }
