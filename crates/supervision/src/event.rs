@@ -58,8 +58,23 @@ pub enum EventKind {
     /// This actor did not end though killed ([`ABANDON_AFTER`](crate::ABANDON_AFTER)): something in it runs without ever
     /// awaiting. Its supervisor goes on without it; its `Exited` follows if it ever ends.
     Abandoned,
+    /// This actor has been running for [`STUCK_AFTER`](crate::STUCK_AFTER) without an await, and has not come to one yet: it
+    /// serves no message, and can be neither stopped nor killed. Told again when it has been so for ten times as long.
+    Stuck {
+        /// Which incarnation.
+        generation: u64,
+        /// How long it has been running, at least.
+        busy: Duration,
+    },
+    /// This actor, which was reported as stuck, has come to an await or its end.
+    Unstuck {
+        /// Which incarnation.
+        generation: u64,
+        /// How long it was running, at least.
+        busy: Duration,
+    },
 }
 
-/// Called for each event, in the task in which it happens: it must be quick and must not block. A panic in it is
-/// contained.
+/// Called for each event, in the task in which it happens, or, for [`EventKind::Stuck`], in a thread that is none of the
+/// runtime's: it must be quick and must not block. A panic in it is contained.
 pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;

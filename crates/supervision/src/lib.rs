@@ -120,6 +120,7 @@ mod runtime;
 mod spec;
 mod system;
 mod tree;
+mod watchdog;
 mod window;
 mod worker;
 
@@ -137,4 +138,5 @@ pub use reason::{ExitReason, Failure, StartError};
 pub use spec::{AutoShutdown, ChildSpec, Kind, Restart, Shutdown, Strategy, SupervisorSpec};
 pub use system::{System, SystemOptions};
 pub use tree::{ActorState, Entry, Fault, InjectError, Tree};
+pub use watchdog::STUCK_AFTER;
 pub use worker::{Context, Flow, Worker};

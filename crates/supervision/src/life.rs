@@ -4,7 +4,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, SystemTime};
 
 use crate::event::{Event, EventKind, Observer};
@@ -14,14 +15,30 @@ use crate::path::ActorPath;
 use crate::policy::Policies;
 use crate::reason::ExitReason;
 use crate::spec::Shutdown;
+use crate::watchdog;
 
 /// What all actors of a system share.
 pub(crate) struct Shared {
     pub(crate) policies: Arc<Policies>,
     pub(crate) observer: Option<Observer>,
+    watchdog: OnceLock<Thread>,
 }
 
 impl Shared {
+    /// What a system begins with: its watchdog included, which looks at the tree below `root`.
+    pub(crate) fn new(policies: Arc<Policies>, observer: Option<Observer>, root: &Arc<Node>) -> Arc<Self> {
+        let shared = Arc::new(Self { policies, observer, watchdog: OnceLock::new() });
+        if let Some(thread) = watchdog::start(&shared, root) {
+            let _ = shared.watchdog.set(thread); // set once
+        }
+        shared
+    }
+
+    #[cfg(test)]
+    pub(crate) fn watchdog(&self) -> Option<&Thread> {
+        self.watchdog.get()
+    }
+
     pub(crate) fn emit(&self, path: &ActorPath, kind: EventKind) {
         let Some(observer) = &self.observer else {
             return;
@@ -29,6 +46,14 @@ impl Shared {
         let event = Event { at: SystemTime::now(), path: path.clone(), kind };
         if catch_unwind(AssertUnwindSafe(|| observer(&event))).is_err() {
             tracing::error!(actor = %event.path, "the observer panicked at {:?}", event.kind);
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(watchdog) = self.watchdog.get() {
+            watchdog.unpark(); // to end
         }
     }
 }
@@ -46,6 +71,8 @@ pub(crate) struct Life {
     pub(crate) key: Key,
     pub(crate) run: Run,
     pub(crate) generation: u64,
+    /// For the watchdog.
+    pub(crate) serial: u64,
     pub(crate) node: Arc<Node>,
     pub(crate) shared: Arc<Shared>,
     shutdown: Option<Shutdown>,
@@ -66,10 +93,12 @@ impl Life {
         superior: Arc<dyn Superior>,
         parent: Option<Arc<Life>>,
     ) -> Arc<Self> {
+        let serial = watchdog::next_serial();
         Arc::new(Self {
             key,
             run,
-            generation: node.begin(),
+            generation: node.begin(serial),
+            serial,
             node,
             shared,
             shutdown,

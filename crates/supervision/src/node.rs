@@ -19,6 +19,8 @@ struct Status {
     state: ActorState,
     since: Instant,
     generation: u64,
+    /// The current or last incarnation, for the watchdog.
+    serial: u64,
     restarts: u64,
     last_reason: Option<ExitReason>,
     /// When its backoff ends.
@@ -78,6 +80,7 @@ impl Node {
                 state: ActorState::Down,
                 since: Instant::now(),
                 generation: 0,
+                serial: u64::MAX,
                 restarts: 0,
                 last_reason: None,
                 resume: None,
@@ -97,8 +100,9 @@ impl Node {
     }
 
     /// A new incarnation begins; gives its number.
-    pub(crate) fn begin(&self) -> u64 {
+    pub(crate) fn begin(&self, serial: u64) -> u64 {
         let mut status = lock(&self.status);
+        status.serial = serial;
         status.generation += 1;
         status.restarts = status.generation - 1;
         self.enter(&mut status, ActorState::Starting);
@@ -188,6 +192,32 @@ impl Node {
         for node in lock(&self.children).values() {
             node.rest();
         }
+    }
+
+    /// It has been running since `since` without an await.
+    pub(crate) fn stuck(&self, generation: u64, since: std::time::Instant) {
+        let mut status = lock(&self.status);
+        if status.generation == generation {
+            status.stuck = Some(since);
+        }
+    }
+
+    pub(crate) fn unstuck(&self, generation: u64) {
+        let mut status = lock(&self.status);
+        if status.generation == generation {
+            status.stuck = None;
+        }
+    }
+
+    /// The place at or below this one where the incarnation with this serial number is, and its generation.
+    pub(crate) fn find_incarnation(self: &Arc<Self>, serial: u64) -> Option<(Arc<Self>, u64)> {
+        let status = lock(&self.status);
+        if status.serial == serial {
+            return Some((Arc::clone(self), status.generation));
+        }
+        drop(status);
+        let children: Vec<_> = lock(&self.children).values().cloned().collect();
+        children.iter().find_map(|child| child.find_incarnation(serial))
     }
 
     pub(crate) fn control(&self) -> Option<Arc<dyn Control>> {

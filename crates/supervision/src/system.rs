@@ -86,7 +86,7 @@ impl System {
         options.policies.current().check()?;
         let node = Node::root(path.clone());
         let (sender, status) = watch::channel(Status::Starting);
-        let shared = Arc::new(Shared { policies: options.policies, observer: options.observer });
+        let shared = Shared::new(options.policies, options.observer, &node);
         let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(sender)), None);
         let Some(control) = start_root(spec, life).await else {
             return Err(StartError::failed("the root could not be spawned"));

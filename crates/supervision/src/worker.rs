@@ -13,6 +13,7 @@ use crate::address::{Address, Control};
 use crate::life::Life;
 use crate::path::ActorPath;
 use crate::reason::{ExitReason, Failure, StartError, panic_text};
+use crate::watchdog::{Polling, watched};
 
 /// What a handler wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub struct Context<W: Worker> {
     life: Option<Arc<Life>>,
     path: ActorPath,
     generation: u64,
+    serial: u64,
 }
 
 impl<W: Worker> Context<W> {
@@ -72,6 +74,7 @@ impl<W: Worker> Context<W> {
             tasks: Mutex::new(None),
             path: life.node.path.clone(),
             generation: life.generation,
+            serial: life.serial,
             life: Some(life),
         }
     }
@@ -113,7 +116,7 @@ impl<W: Worker> Context<W> {
         let task = Attached {
             name,
             vital,
-            future: Box::pin(AssertUnwindSafe(task).catch_unwind()),
+            future: Some(Box::pin(AssertUnwindSafe(task).catch_unwind())),
             control: Arc::clone(&self.control),
             life: Arc::clone(life),
         };
@@ -127,6 +130,10 @@ impl<W: Worker> Context<W> {
         if let Some(life) = &self.life {
             life.record(reason);
         }
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     pub(crate) fn life(&self) -> Option<&Arc<Life>> {
@@ -161,18 +168,20 @@ impl<W: Worker> fmt::Debug for Context<W> {
 
 type TaskResult = Result<Result<(), Failure>, Box<dyn std::any::Any + Send>>;
 
-/// An attached task. The fields are dropped in this order: the life goes last.
+/// An attached task. Its future is dropped first and its life last.
 struct Attached {
     name: &'static str,
     vital: bool,
-    future: Pin<Box<dyn Future<Output = TaskResult> + Send>>,
+    /// `None` once dropped.
+    future: Option<Pin<Box<dyn Future<Output = TaskResult> + Send>>>,
     control: Arc<dyn Control>,
     life: Arc<Life>,
 }
 
 impl Attached {
     async fn run(mut self) {
-        let result = (&mut self.future).await;
+        let Some(future) = &mut self.future else { return };
+        let result = watched(self.life.serial, future).await;
         let name = self.name;
         let reason = match result {
             Ok(Ok(())) if self.vital => {
@@ -186,5 +195,12 @@ impl Attached {
         };
         self.life.record(reason);
         self.control.kill();
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        let _polling = Polling::begin(self.life.serial);
+        self.future = None;
     }
 }

@@ -24,6 +24,7 @@ use crate::path::ActorPath;
 use crate::reason::{ExitReason, panic_text};
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::tree::Fault;
+use crate::watchdog::watched;
 
 /// Makes the specification of an incarnation; `None` when the supervisor declines to start.
 type MakeSpec = Box<dyn Fn() -> Option<SupervisorSpec> + Send + Sync>;
@@ -178,6 +179,7 @@ pub(super) struct Office {
     desk: Arc<Desktop>,
     /// `None` once released.
     life: Option<Arc<Life>>,
+    serial: u64,
     pub(super) node: Arc<Node>,
     plan: Option<Plan>,
     pub(super) machine: Machine,
@@ -372,8 +374,13 @@ impl Office {
             None => {}
         }
         let desk = Arc::downgrade(&self.desk);
+        let mut changes = self.changes.clone();
         let task = tokio::spawn(async move {
-            tokio::time::sleep_until(deadline.into()).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(deadline.into()) => {}
+                // Another policy may make the wait shorter; whoever waits for nothing need not know of it.
+                _ = changes.changed() => {}
+            }
             if let Some(desk) = desk.upgrade() {
                 desk.put(Message::Tick);
             }
@@ -422,6 +429,7 @@ impl Actor for SupervisorActor {
             desk,
             node: Arc::clone(&seat.life.node),
             changes: seat.life.shared.policies.changes(),
+            serial: seat.life.serial,
             life: Some(seat.life),
             plan: Some(seat.plan),
             machine: Machine::new(crate::spec::Strategy::OneForOne, crate::spec::AutoShutdown::Never, 0),
@@ -436,7 +444,7 @@ impl Actor for SupervisorActor {
 
     async fn post_start(&self, myself: ActorRef<Message>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         let Some(office) = state else { return Ok(()) };
-        let reason = match AssertUnwindSafe(office.begin(&myself)).catch_unwind().await {
+        let reason = match watched(office.serial, AssertUnwindSafe(office.begin(&myself)).catch_unwind()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,
             Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
@@ -452,7 +460,7 @@ impl Actor for SupervisorActor {
     ) -> Result<(), ActorProcessingErr> {
         let Some(office) = state else { return Ok(()) };
         office.desk.depth.fetch_sub(1, Ordering::Relaxed);
-        match AssertUnwindSafe(office.receive(message, &myself)).catch_unwind().await {
+        match watched(office.serial, AssertUnwindSafe(office.receive(message, &myself)).catch_unwind()).await {
             Ok(()) => Ok(()),
             Err(panic) => fail(office, ExitReason::Panicked(panic_text(&*panic))),
         }

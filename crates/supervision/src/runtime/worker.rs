@@ -14,6 +14,7 @@ use crate::address::{Address, Control, Mailbox, Slot};
 use crate::life::Life;
 use crate::reason::{ExitReason, Failure, StartError, panic_text};
 use crate::tree::Fault;
+use crate::watchdog::{Polling, watched};
 use crate::worker::{Context, Flow, Worker};
 
 /// Makes the arguments of an incarnation; `None` when they are used up.
@@ -130,7 +131,7 @@ async fn guard<W: Worker, T>(
     future: impl Future<Output = Result<T, Failure>> + Send,
     ctx: &Context<W>,
 ) -> Result<T, ActorProcessingErr> {
-    let reason = match AssertUnwindSafe(future).catch_unwind().await {
+    let reason = match watched(ctx.serial(), AssertUnwindSafe(future).catch_unwind()).await {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => ExitReason::Failed(error.to_string().into()),
         Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
@@ -145,9 +146,11 @@ impl<W: Worker> Drop for WorkerState<W> {
         self.withdraw();
         self.ctx.abort_tasks();
         let worker = self.worker.take();
+        let polling = Polling::begin(self.ctx.serial());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(worker))) {
             self.ctx.record(ExitReason::Panicked(panic_text(&*panic)));
         }
+        drop(polling);
         self.ctx.release();
     }
 }

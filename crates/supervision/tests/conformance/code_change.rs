@@ -41,6 +41,29 @@ async fn code_change() {
     assert_eq!(sup.ended().await, ExitReason::GaveUp);
 }
 
+/// A wait that is under way is one by the flags that are in force; of a child alone, and of a group.
+#[tokio::test(start_paused = true)]
+async fn code_change_during_a_wait() {
+    for strategy in FIXED.into_iter().chain([Strategy::SimpleOneForOne]) {
+        let child1 = child("child1");
+        let rules = flags(strategy, 9, 3600).backoff(steady_backoff(secs(3600)));
+        let sup = rules.start(vec![]).await;
+        sup.add(child1.spec()).await;
+        child1.begins(Begin::Fail);
+        sup.terminate(&child1, How::Abnormal).await;
+        pass(secs(60)).await;
+        assert_eq!((sup.which(), child1.starts()), (vec!["child1 restarting".to_owned()], 2), "{strategy:?}");
+        child1.begins(Begin::Well);
+        // Two minutes from when it began to wait.
+        sup.policies.replace(PolicySet::new(rules.backoff(steady_backoff(secs(120))).policy()));
+        pass(secs(59)).await;
+        assert_eq!(sup.which(), ["child1 restarting"], "{strategy:?}");
+        pass(secs(2)).await;
+        assert_eq!(sup.which(), ["child1 running"], "{strategy:?}");
+        sup.stop_well().await;
+    }
+}
+
 /// A child's time to stop is its supervisor's policy where it has none of its own.
 #[tokio::test(start_paused = true)]
 async fn code_change_map() {

@@ -78,10 +78,10 @@ fn tests_in(file: &Path) -> Vec<String> {
         let line = line.trim_start();
         if line.starts_with("#[tokio::test") || line.starts_with("#[test]") {
             marked = true;
-        } else if let Some(name) = line.strip_prefix("async fn ").or(line.strip_prefix("fn ")) {
-            if std::mem::take(&mut marked) {
-                tests.push(format!("{module}::{}", name.split('(').next().unwrap()));
-            }
+        } else if let Some(name) = line.strip_prefix("async fn ").or(line.strip_prefix("fn "))
+            && std::mem::take(&mut marked)
+        {
+            tests.push(format!("{module}::{}", name.split('(').next().unwrap()));
         }
     }
     tests
