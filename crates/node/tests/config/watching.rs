@@ -121,11 +121,15 @@ async fn a_link_into_a_mounted_directory_is_followed() {
 /// Takes the fastest of some saves, since a busy machine may be late with any one of them.
 async fn fastest(node: &Node, first: usize, mut save: impl FnMut(usize)) -> Duration {
     let mut fastest = Duration::MAX;
-    for count in first..first + 5 {
+    for count in first..first + 6 {
         save(count);
         let saved = Instant::now();
         eventually("what was saved is in force", || rooms_in_force(node) == count).await;
-        fastest = fastest.min(saved.elapsed());
+        // The first may have been found by the look that a node begins with. After that each save comes when the node has
+        // just looked, so that without a watch it takes until the next look.
+        if count > first {
+            fastest = fastest.min(saved.elapsed());
+        }
     }
     fastest
 }

@@ -120,7 +120,27 @@ const PATIENT: [&str; 1] = ["supervision.defaults.intensity=1000"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_crashes_no_call_notices_and_anybody_can_join() {
-    let node = NodeBox::start_with(&PATIENT).await;
+    everything_crashes_and_no_call_notices(&[]).await;
+}
+
+/// Where the settings allow another strategy, it is as safe: those that are restarted with a neighbour hold nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_crashes_no_call_notices_when_all_neighbours_are_restarted() {
+    everything_crashes_and_no_call_notices(&[("bus", "one_for_all"), ("listeners", "one_for_all")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_crashes_no_call_notices_when_later_neighbours_are_restarted() {
+    let everywhere = ["bus", "listeners", "rooms/*"].map(|path| (path, "rest_for_one"));
+    everything_crashes_and_no_call_notices(&everywhere).await;
+}
+
+/// With these strategies, by path; elsewhere one for one.
+async fn everything_crashes_and_no_call_notices(strategies: &[(&str, &str)]) {
+    let set = |(path, strategy): &(&str, &str)| format!("supervision.\"{path}\".strategy={strategy}");
+    let strategies: Vec<String> = strategies.iter().map(set).collect();
+    let overrides: Vec<&str> = PATIENT.into_iter().chain(strategies.iter().map(String::as_str)).collect();
+    let node = NodeBox::start_with(&overrides).await;
     let call = Call::begin(&node).await;
     for path in ALL_BUT_CONNECTIONS {
         for fault in [Fault::Kill, Fault::Panic] {
