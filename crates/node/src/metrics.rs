@@ -82,17 +82,15 @@ pub struct Metrics {
     pub config_read: Gauge,
     /// Events that followers of `/events` were too slow for.
     pub events_missed: Counter,
-    /// The number of actors in each of [`STATES`].
+    /// Reports of actors that run without an await.
+    pub stuck: Counter,
+    /// The number of actors in each of [`ActorState::ALL`].
     actors: Vec<Gauge>,
     /// Time from an actor's crash to its next incarnation's running.
     pub recovery: Histogram,
     /// Nodes seen on the bus, this one included.
     pub nodes: Gauge,
 }
-
-/// What an actor may be doing.
-const STATES: [ActorState; 5] =
-    [ActorState::Starting, ActorState::Running, ActorState::Restarting, ActorState::Stopping, ActorState::Down];
 
 const META: Metadata<'static> = Metadata::new("roomcast", Level::INFO, None);
 
@@ -166,12 +164,17 @@ impl Metrics {
                 "roomcast_actor_recovery_seconds",
                 "From an actor's crash to its next incarnation's running",
             ),
+            stuck: make.counter(
+                "roomcast_actors_stuck_total",
+                "Reports of actors that ran without an await for a second or more",
+                &[],
+            ),
             events_missed: make.counter(
                 "roomcast_events_missed_total",
                 "Events that followers of /events were too slow for",
                 &[],
             ),
-            actors: STATES
+            actors: ActorState::ALL
                 .map(|state| {
                     let label = ("state", state.as_str());
                     make.gauge("roomcast_actors", "Actors of the tree, by state", &[label])
@@ -186,15 +189,11 @@ impl Metrics {
     }
 
     /// Sets the number of actors in each state.
-    pub fn actors_are(&self, states: impl Iterator<Item = ActorState>) {
-        let mut counts = [0_u32; STATES.len()];
-        for state in states {
-            if let Some(place) = STATES.iter().position(|each| *each == state) {
-                counts[place] += 1;
+    pub fn actors_are(&self, counts: impl IntoIterator<Item = (ActorState, usize)>) {
+        for (state, count) in counts {
+            if let Some(place) = ActorState::ALL.iter().position(|each| *each == state) {
+                self.actors[place].set(count as f64);
             }
-        }
-        for (gauge, count) in self.actors.iter().zip(counts) {
-            gauge.set(f64::from(count));
         }
     }
 

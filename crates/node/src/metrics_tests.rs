@@ -91,8 +91,8 @@ fn recovery_is_measured_finely_around_what_is_promised() {
 #[test]
 fn actors_are_counted_by_state_and_not_twice() {
     let metrics = Metrics::new("1.2.3", "seed");
-    metrics.actors_are([ActorState::Running, ActorState::Running, ActorState::Restarting].into_iter());
-    metrics.actors_are([ActorState::Running, ActorState::Down].into_iter());
+    metrics.actors_are([(ActorState::Running, 2), (ActorState::Restarting, 1), (ActorState::Down, 0)]);
+    metrics.actors_are([(ActorState::Running, 1), (ActorState::Restarting, 0), (ActorState::Down, 1)]);
     let text = metrics.render();
     for (state, count) in [("running", 1), ("down", 1), ("restarting", 0), ("starting", 0), ("stopping", 0)] {
         let line = format!("roomcast_actors{{state=\"{state}\"}} {count}\n");

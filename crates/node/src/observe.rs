@@ -75,6 +75,15 @@ impl Watcher {
                 tracing::error!(actor = path, "does not end: something in it never awaits");
                 tell(NodeEvent::Abandoned { path: event.path.clone() });
             }
+            EventKind::Stuck { busy, .. } => {
+                store.metrics.stuck.increment(1);
+                tracing::error!(actor = path, ?busy, "is stuck: it runs without an await and cannot be killed");
+                tell(NodeEvent::Stuck { path: event.path.clone(), busy: *busy });
+            }
+            EventKind::Unstuck { busy, .. } => {
+                tracing::warn!(actor = path, ?busy, "was stuck and goes on");
+                tell(NodeEvent::Unstuck { path: event.path.clone(), busy: *busy });
+            }
             other => tracing::debug!(actor = path, event = ?other, "supervision"),
         }
     }

@@ -14,6 +14,10 @@ const DEFAULTS: &str = "defaults";
 const MANY: PolicyPatch =
     PolicyPatch { intensity: Some(1000), period: None, shutdown: None, start: None, backoff: None };
 
+/// The root's end is the process's. One child that cannot run uses up about eleven restarts in five seconds, then hardly
+/// any: backoff sees to that. So it takes several that loop at the same time to end the node.
+const ROOT: PolicyPatch = PolicyPatch { intensity: Some(50), ..MANY };
+
 /// All policies that the settings ask for. What does not parse is left out: `config` refused it before.
 pub(crate) fn policies(settings: &Settings) -> PolicySet {
     let mut default = Policy { intensity: 10, period: Duration::from_secs(5), ..Policy::default() };
@@ -27,9 +31,10 @@ pub(crate) fn policies(settings: &Settings) -> PolicySet {
             backoff: patch.backoff.unwrap_or(default.backoff),
         };
     }
-    let many = ["rooms", "connections"].map(|path| (path, MANY));
+    let built_in = [("", ROOT), ("rooms", MANY), ("connections", MANY)];
     let configured = settings.supervision.iter().filter(|(path, _)| path.as_str() != DEFAULTS);
-    many.into_iter()
+    built_in
+        .into_iter()
         .chain(configured.map(|(path, policy)| (path.as_str(), patch(policy))))
         .filter_map(|(path, patch)| Some((PathPattern::parse(path).ok()?, patch)))
         .fold(PolicySet::new(default), |set, (pattern, patch)| set.with(pattern, patch))

@@ -26,7 +26,8 @@ pub enum ActorState {
 }
 
 impl ActorState {
-    pub(crate) const ALL: [Self; 5] = [Self::Starting, Self::Running, Self::Restarting, Self::Stopping, Self::Down];
+    /// All of them, in the order of an incarnation's life.
+    pub const ALL: [Self; 5] = [Self::Starting, Self::Running, Self::Restarting, Self::Stopping, Self::Down];
 
     /// `starting`, `running`, `restarting`, `stopping` or `down`.
     pub fn as_str(self) -> &'static str {

@@ -72,6 +72,24 @@ pub enum NodeEvent {
         #[serde(serialize_with = "actor")]
         path: ActorPath,
     },
+    /// An actor has been running for a second without an await: it serves nothing and can be neither stopped nor killed.
+    Stuck {
+        /// Which.
+        #[serde(serialize_with = "actor")]
+        path: ActorPath,
+        /// Milliseconds since it began, so far.
+        #[serde(rename = "busy_ms", serialize_with = "milliseconds")]
+        busy: Duration,
+    },
+    /// An actor that was stuck goes on.
+    Unstuck {
+        /// Which.
+        #[serde(serialize_with = "actor")]
+        path: ActorPath,
+        /// For how many milliseconds it was stuck.
+        #[serde(rename = "busy_ms", serialize_with = "milliseconds")]
+        busy: Duration,
+    },
     /// The configuration was read again.
     Reload(Reload),
     /// A session is a member of a room.
@@ -183,12 +201,14 @@ impl<T: fmt::Display> FromIterator<T> for Texts {
 
 impl NodeEvent {
     /// All types, as they are serialized and asked for.
-    pub const TYPES: [&str; 11] = [
+    pub const TYPES: [&str; 13] = [
         "crashed",
         "restarted",
         "start_failed",
         "gave_up",
         "abandoned",
+        "stuck",
+        "unstuck",
         "reload",
         "join",
         "leave",
@@ -206,6 +226,8 @@ impl NodeEvent {
             Self::StartFailed { .. } => "start_failed",
             Self::GaveUp { .. } => "gave_up",
             Self::Abandoned { .. } => "abandoned",
+            Self::Stuck { .. } => "stuck",
+            Self::Unstuck { .. } => "unstuck",
             Self::Reload(_) => "reload",
             Self::Join(_) => "join",
             Self::Leave(_) => "leave",

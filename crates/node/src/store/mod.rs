@@ -295,7 +295,7 @@ impl Store {
         metrics.buffered_bytes.set(self.budget.used() as f64);
         let actors = self.tree().map(Tree::snapshot).unwrap_or_default();
         metrics.mailbox_depth.set(actors.iter().map(|entry| entry.depth).sum::<usize>() as f64);
-        metrics.actors_are(actors.iter().map(|entry| entry.state));
+        metrics.actors_are(self.tree().map(Tree::count_by_state).into_iter().flatten());
         let streams = self.stream_counts.take();
         metrics.dropped(DropReason::Stalled, streams.stalled + streams.overdue + streams.memory);
         for (reason, count) in [

@@ -5,7 +5,7 @@ mod text;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use roomcast_supervision::Entry;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct ActorView {
     /// The rest of the wait before it is started again, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff_ms: Option<u64>,
+    /// Restarts in a row; each makes the next wait longer.
+    #[serde(default)]
+    pub attempts: u32,
     /// For how many milliseconds it has been busy without ever awaiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stuck_ms: Option<u64>,
@@ -46,7 +49,6 @@ impl ActorView {
     /// What is shown of an entry.
     #[must_use]
     pub fn new(entry: &Entry, now: SystemTime) -> Self {
-        let since_ms = now.duration_since(entry.since).unwrap_or_default().as_millis();
         Self {
             path: entry.path.as_str().to_owned(),
             kind: entry.kind.as_str().to_owned(),
@@ -54,13 +56,18 @@ impl ActorView {
             restarts: entry.restarts,
             mailbox_depth: entry.depth,
             since: humantime_serde::re::humantime::format_rfc3339_millis(entry.since).to_string(),
-            since_ms: u64::try_from(since_ms).unwrap_or(u64::MAX),
+            since_ms: milliseconds(now.duration_since(entry.since).unwrap_or_default()),
             generation: entry.generation,
             last_reason: entry.last_reason.as_ref().map(ToString::to_string),
-            backoff_ms: None,
-            stuck_ms: None,
+            backoff_ms: entry.backoff.map(milliseconds),
+            attempts: entry.attempts,
+            stuck_ms: entry.stuck.map(milliseconds),
         }
     }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What `GET /node` says.

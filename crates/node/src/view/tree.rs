@@ -192,6 +192,7 @@ mod tests {
             generation: 1,
             last_reason: None,
             backoff_ms: None,
+            attempts: 0,
             stuck_ms: None,
         }
     }

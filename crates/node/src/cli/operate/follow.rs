@@ -134,6 +134,8 @@ pub(super) fn line(data: &str, style: Style) -> String {
         "crashed" | "start_failed" => format!("{path}: {}", text("reason")),
         "restarted" => format!("{path} after {} ms, generation {}", event["after_ms"], event["generation"]),
         "gave_up" | "abandoned" => path,
+        "stuck" => format!("{path} has been busy for {} ms without a pause", event["busy_ms"]),
+        "unstuck" => format!("{path} goes on after {} ms", event["busy_ms"]),
         "join" | "leave" => {
             format!("{} in {} ({}, session {})", text("user"), text("room"), text("transport"), event["session"])
         }
@@ -157,8 +159,8 @@ pub(super) fn line(data: &str, style: Style) -> String {
     let at = event["at"].as_str().and_then(|at| at.split_once('T')).map_or("", |(_, time)| time.trim_end_matches('Z'));
     let name = format!("{kind:<12}");
     let name = match kind.as_str() {
-        "crashed" | "start_failed" | "gave_up" | "abandoned" | "missed" => style.bad(&name),
-        "restarted" => style.good(&name),
+        "crashed" | "start_failed" | "gave_up" | "abandoned" | "stuck" | "missed" => style.bad(&name),
+        "restarted" | "unstuck" => style.good(&name),
         "reload" | "draining" => style.doubtful(&name),
         _ => name,
     };

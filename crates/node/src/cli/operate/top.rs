@@ -21,7 +21,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Events that are kept for the lower part of the screen.
 const EVENTS: usize = 50;
 /// What happens to actors and settings; joins and leaves would drown it.
-const TYPES: [&str; 7] = ["crashed", "restarted", "start_failed", "gave_up", "abandoned", "reload", "draining"];
+const TYPES: [&str; 9] =
+    ["crashed", "restarted", "start_failed", "gave_up", "abandoned", "stuck", "unstuck", "reload", "draining"];
 
 /// What is known of the node.
 #[derive(Default)]
