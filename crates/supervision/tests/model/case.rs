@@ -138,8 +138,10 @@ impl Author {
             Strategy::RestForOne,
             Strategy::SimpleOneForOne,
         ]);
-        let auto_shutdown =
-            self.one_of(&[AutoShutdown::Never, AutoShutdown::Never, AutoShutdown::Any, AutoShutdown::All]);
+        let auto_shutdown = match strategy {
+            Strategy::SimpleOneForOne => AutoShutdown::Never, // anything else is refused
+            _ => self.one_of(&[AutoShutdown::Never, AutoShutdown::Never, AutoShutdown::Any, AutoShutdown::All]),
+        };
         let count = self.rng.usize(..=4);
         let children = (0..count)
             .map(|number| {
@@ -155,15 +157,13 @@ impl Author {
 
     fn child(&mut self, above: &str, id: &str, depth: usize, auto_shutdown: AutoShutdown) -> ChildSpec {
         let path = join(above, id);
-        let restart = self.one_of(&[
-            Restart::Permanent,
-            Restart::Permanent,
-            Restart::Transient,
-            Restart::Transient,
-            Restart::Temporary,
-        ]);
+        let some = [Restart::Permanent, Restart::Transient, Restart::Temporary, Restart::Permanent, Restart::Transient];
+        let restart = match auto_shutdown {
+            AutoShutdown::All => self.one_of(&some[1..]), // fewer that cannot be significant
+            _ => self.one_of(&some),
+        };
         let significant =
-            restart != Restart::Permanent && auto_shutdown != AutoShutdown::Never && self.rng.usize(..3) != 0;
+            restart != Restart::Permanent && auto_shutdown != AutoShutdown::Never && self.rng.usize(..4) != 0;
         let timeout = |time| Some(Shutdown::Timeout(Duration::from_millis(time)));
         if depth > 1 && self.rng.usize(..3) == 0 {
             let shutdown = self.one_of(&[None, None, None, timeout(75), Some(Shutdown::Kill)]);

@@ -247,12 +247,7 @@ async fn take(step: &Step, model: &mut Model, stage: &Stage) -> (String, String)
             none()
         }
         Step::Policies(policies) => {
-            let mut policies = policies.clone();
-            for (path, policy) in &mut policies {
-                let now = model.world.policies[path];
-                (policy.first_wait, policy.max_wait) = (now.first_wait, now.max_wait);
-            }
-            model.world.policies.extend(policies);
+            model.world.policies.extend(policies.clone());
             stage.replace(&model.world.policies);
             none()
         }
