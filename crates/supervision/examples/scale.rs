@@ -4,7 +4,7 @@
 //! `cargo run --release -p roomcast-supervision --example scale -- 100000`
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use roomcast_supervision::{
     ChildSpec, Context, Failure, Fault, Flow, Policies, Policy, PolicySet, StartError, SupervisorSlot, SupervisorSpec,
@@ -37,8 +37,29 @@ fn resident() -> u64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
-fn each(time: Duration, count: u32) -> String {
-    format!("{:.1} ms, {:.1} µs each", time.as_secs_f64() * 1e3, time.as_secs_f64() * 1e6 / f64::from(count))
+/// Processor time of all threads so far, in seconds.
+fn processor() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let times = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    times.filter_map(|times| times.split_whitespace().next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+}
+
+/// What something takes, by the wall clock and in processor time, which other programs do not lengthen.
+struct Watch {
+    begun: Instant,
+    processor: f64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { begun: Instant::now(), processor: processor() }
+    }
+
+    fn read(&self, count: u32) -> String {
+        let (wall, busy) = (self.begun.elapsed().as_secs_f64(), processor() - self.processor);
+        let each = |seconds: f64| seconds * 1e6 / f64::from(count);
+        format!("{:.1} ms, {:.1} µs each; {:.1} µs of processor time each", wall * 1e3, each(wall), each(busy))
+    }
 }
 
 async fn start(count: u32) -> Result<(System, SupervisorSlot, Arc<Semaphore>), Box<dyn std::error::Error>> {
@@ -57,26 +78,26 @@ async fn start(count: u32) -> Result<(System, SupervisorSlot, Arc<Semaphore>), B
 
 async fn idle(count: u32) -> Result<(), Box<dyn std::error::Error>> {
     println!("{count} idle children");
-    let (before, begun) = (resident(), Instant::now());
+    let (before, watch) = (resident(), Watch::start());
     let (system, slot, _) = start(count).await?;
-    println!("  start one after the other: {}", each(begun.elapsed(), count));
+    println!("  start one after the other: {}", watch.read(count));
     println!("  memory: {} bytes each", resident().saturating_sub(before) / u64::from(count));
-    let begun = Instant::now();
+    let watch = Watch::start();
     let counts = slot.count_children();
-    println!("  count: {} of {} active, {}", counts.active, counts.specs, each(begun.elapsed(), count));
-    let begun = Instant::now();
+    println!("  count: {} of {} active, {}", counts.active, counts.specs, watch.read(count));
+    let watch = Watch::start();
     let children = slot.which_children().len();
-    println!("  which_children: {children}, {}", each(begun.elapsed(), count));
-    let begun = Instant::now();
+    println!("  which_children: {children}, {}", watch.read(count));
+    let watch = Watch::start();
     system.stop().await;
-    println!("  stop with the supervisor: {}", each(begun.elapsed(), count));
+    println!("  stop with the supervisor: {}", watch.read(count));
 
     let (system, slot, _) = start(count).await?;
-    let begun = Instant::now();
+    let watch = Watch::start();
     for id in 0..count {
         slot.terminate_child(id.to_string()).await?;
     }
-    println!("  terminate one after the other: {}", each(begun.elapsed(), count));
+    println!("  terminate one after the other: {}", watch.read(count));
     system.stop().await;
     Ok(())
 }
@@ -84,10 +105,10 @@ async fn idle(count: u32) -> Result<(), Box<dyn std::error::Error>> {
 async fn crash(count: u32) -> Result<(), Box<dyn std::error::Error>> {
     let (system, _, up) = start(count).await?;
     for fault in [Fault::Kill, Fault::Panic] {
-        let begun = Instant::now();
+        let watch = Watch::start();
         system.tree().inject("*", fault)?;
         up.acquire_many(count).await?.forget();
-        println!("  {count} at once ({fault:?}), until all run again: {}", each(begun.elapsed(), count));
+        println!("  {count} at once ({fault:?}), until all run again: {}", watch.read(count));
     }
     system.stop().await;
     Ok(())

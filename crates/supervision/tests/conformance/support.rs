@@ -206,14 +206,19 @@ impl Worker for Actor {
     }
 }
 
-/// All events so far, as `path: what`; reasons as their one word.
+/// All events so far, as `path: what`; reasons as their one word. What is told of stuck actors is left out: that goes by the
+/// real clock, and so by what else the machine does.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<Event>>>);
 
 impl Log {
     pub(crate) fn observer(&self) -> Observer {
         let log = self.clone();
-        Arc::new(move |event| log.0.lock().unwrap().push(event.clone()))
+        Arc::new(move |event| {
+            if !matches!(event.kind, EventKind::Stuck { .. } | EventKind::Unstuck { .. }) {
+                log.0.lock().unwrap().push(event.clone());
+            }
+        })
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {

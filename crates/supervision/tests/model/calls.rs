@@ -4,7 +4,7 @@
 use roomcast_supervision::{ActorState, ChildCounts, Kind};
 
 use crate::reference::{Ask, Child, State, Supervisor, Wait};
-use crate::world::{Body, ChildSpec, Millis, Reason, Spec, World};
+use crate::world::{Body, ChildSpec, Millis, Plan, Reason, Spec, World, join};
 
 /// An answer to an admin call, in words.
 pub type Answer = String;
@@ -151,6 +151,25 @@ impl Model {
             above.children.push(above.declare(spec));
             above.start_asked(&spec.id, Ask::Start, world)
         })
+    }
+
+    /// A child that is new and slow to start is terminated after a while: while it starts, or when it is `up`.
+    pub fn start_and_terminate(&mut self, path: &str, spec: &ChildSpec, after: Millis, up: bool) {
+        self.at(path, &mut |above, world| {
+            above.children.push(above.declare(spec));
+            let path = join(&above.path, &spec.id);
+            if up {
+                world.plans.insert(path, [Plan::Slow].into());
+                let _ = above.start_child(&spec.id, world);
+                above.stop_child(&spec.id, None, world);
+            } else {
+                world.next_generation(&path);
+                world.note(Plan::Slow.mark(), &path);
+                world.now += after;
+                above.forget(&spec.id, world);
+            }
+            None
+        });
     }
 
     /// What is terminated stays down until somebody restarts it, or a sibling that crashes later, by the strategy.

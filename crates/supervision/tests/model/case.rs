@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use roomcast_supervision::{AutoShutdown, Restart, Shutdown, Strategy};
 
-use crate::world::{Body, ChildSpec, Millis, Plan, Policy, Reason, Spec, join};
+use crate::world::{Body, ChildSpec, Millis, Plan, Policy, Reason, SLOW, Spec, join};
 
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -28,6 +28,8 @@ pub enum Step {
     /// The next starts of a worker.
     Plan(String, Plan, usize),
     StartChild(String, ChildSpec),
+    /// A child whose start is slow, terminated this long after it was asked for.
+    StartAndTerminate(String, ChildSpec, Millis),
     TerminateChild(String, String),
     RestartChild(String, String),
     DeleteChild(String, String),
@@ -138,8 +140,10 @@ impl Author {
             Strategy::RestForOne,
             Strategy::SimpleOneForOne,
         ]);
-        let auto_shutdown =
-            self.one_of(&[AutoShutdown::Never, AutoShutdown::Never, AutoShutdown::Any, AutoShutdown::All]);
+        let auto_shutdown = match strategy {
+            Strategy::SimpleOneForOne => AutoShutdown::Never, // anything else is refused
+            _ => self.one_of(&[AutoShutdown::Never, AutoShutdown::Never, AutoShutdown::Any, AutoShutdown::All]),
+        };
         let count = self.rng.usize(..=4);
         let children = (0..count)
             .map(|number| {
@@ -155,15 +159,13 @@ impl Author {
 
     fn child(&mut self, above: &str, id: &str, depth: usize, auto_shutdown: AutoShutdown) -> ChildSpec {
         let path = join(above, id);
-        let restart = self.one_of(&[
-            Restart::Permanent,
-            Restart::Permanent,
-            Restart::Transient,
-            Restart::Transient,
-            Restart::Temporary,
-        ]);
+        let some = [Restart::Permanent, Restart::Transient, Restart::Temporary, Restart::Permanent, Restart::Transient];
+        let restart = match auto_shutdown {
+            AutoShutdown::All => self.one_of(&some[1..]), // fewer that cannot be significant
+            _ => self.one_of(&some),
+        };
         let significant =
-            restart != Restart::Permanent && auto_shutdown != AutoShutdown::Never && self.rng.usize(..3) != 0;
+            restart != Restart::Permanent && auto_shutdown != AutoShutdown::Never && self.rng.usize(..4) != 0;
         let timeout = |time| Some(Shutdown::Timeout(Duration::from_millis(time)));
         if depth > 1 && self.rng.usize(..3) == 0 {
             let shutdown = self.one_of(&[None, None, None, timeout(75), Some(Shutdown::Kill)]);
@@ -209,11 +211,16 @@ impl Author {
             35..42 => Step::Kill(worker),
             42..46 if !supervisor.is_empty() => Step::Kill(supervisor),
             46..48 if !supervisor.is_empty() => Step::PanicSupervisor(supervisor),
-            48..60 => match self.plan(&worker) {
+            48..58 => match self.plan(&worker) {
                 Some(plan) => Step::Plan(worker, plan, self.rng.usize(1..=3)),
                 None => Step::Exit(worker, "failed"),
             },
-            60..68 => {
+            58..60 if self.plot.kind == Kind::Slow => {
+                let id = format!("c{}", self.rng.usize(3..7));
+                let child = self.child(&supervisor, &id, 1, AutoShutdown::Never);
+                Step::StartAndTerminate(supervisor, child, self.one_of(&[0, SLOW / 2, SLOW, SLOW]))
+            }
+            58..68 => {
                 let id = format!("c{}", self.rng.usize(..7));
                 let mut child = self.child(&supervisor, &id, 1, AutoShutdown::Never);
                 // What is a supervisor once is one again.

@@ -1,5 +1,6 @@
 //! Plays a case on the stage and on the model and compares; makes a case that fails short.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::calls::Model;
 use crate::case::{self, Case, Plot, Step};
 use crate::reference::Child;
 use crate::stage::{Do, Stage};
-use crate::world::World;
+use crate::world::{Plan, SLOW, World, join};
 
 /// What a case came to, when nothing was wrong.
 #[derive(Default, Debug)]
@@ -227,6 +228,29 @@ async fn take(step: &Step, model: &mut Model, stage: &Stage) -> (String, String)
             none()
         }
         Step::StartChild(path, spec) => (model.start_child(path, spec), stage.start_child(path, spec).await),
+        Step::StartAndTerminate(path, spec, after) => {
+            if model.supervisor(path).is_none_or(|above| above.place(&spec.id).is_some()) {
+                return none();
+            }
+            let slow = VecDeque::from([Plan::Slow]);
+            stage.backstage.plans.lock().unwrap().insert(join(path, &spec.id), slow);
+            let terminate = async {
+                stage.wait_until(stage.now() + after).await;
+                stage.terminate_child(path, &spec.id).await
+            };
+            let (started, ended) = tokio::join!(stage.start_child(path, spec), terminate);
+            stage.backstage.plans.lock().unwrap().remove(&join(path, &spec.id));
+            // Both at the same instant: either may come first, but it has to be gone in the end.
+            let tie = *after == SLOW;
+            model.start_and_terminate(path, spec, *after, tie && started == "up");
+            if tie || *after == 0 {
+                settle(model, stage).await;
+                model.world.log.clear();
+                stage.backstage.take_log();
+            }
+            let expected = if tie && started == "up" { "up, done" } else { "failed: shutdown, done" };
+            (expected.to_owned(), format!("{started}, {ended}"))
+        }
         Step::TerminateChild(path, id) => (model.terminate_child(path, id), stage.terminate_child(path, id).await),
         Step::RestartChild(path, id) => (model.restart_child(path, id), stage.restart_child(path, id).await),
         Step::DeleteChild(path, id) => (model.delete_child(path, id), stage.delete_child(path, id).await),
@@ -247,12 +271,7 @@ async fn take(step: &Step, model: &mut Model, stage: &Stage) -> (String, String)
             none()
         }
         Step::Policies(policies) => {
-            let mut policies = policies.clone();
-            for (path, policy) in &mut policies {
-                let now = model.world.policies[path];
-                (policy.first_wait, policy.max_wait) = (now.first_wait, now.max_wait);
-            }
-            model.world.policies.extend(policies);
+            model.world.policies.extend(policies.clone());
             stage.replace(&model.world.policies);
             none()
         }

@@ -4,7 +4,7 @@
 
 use roomcast_supervision::{AutoShutdown, Kind, Restart, Shutdown, Strategy};
 
-use crate::world::{Body, ChildSpec, Millis, Plan, QUIET, Reason, Spec, World, join};
+use crate::world::{Body, ChildSpec, Millis, Plan, QUIET, Reason, SLOW, Spec, World, join};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum State {
@@ -154,6 +154,10 @@ impl Supervisor {
             },
             Body::Worker(_) => match world.start_worker(&path) {
                 Plan::Well => (Ok(true), None),
+                Plan::Slow => {
+                    world.now += SLOW;
+                    (Ok(true), None)
+                }
                 Plan::Fail => (Err("failed"), Some("failed")),
                 Plan::Panic => (Err("panicked"), Some("panicked")),
                 Plan::Ignore => (Ok(false), Some("ignored")),

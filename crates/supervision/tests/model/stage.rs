@@ -13,7 +13,7 @@ use roomcast_supervision::{
 };
 
 use crate::calls::{Answer, Row};
-use crate::world::{self, Body, Millis, Plan, Reason, Spec, join};
+use crate::world::{self, Body, Millis, Plan, Reason, SLOW, Spec, join};
 
 /// What a worker is told.
 pub enum Do {
@@ -66,6 +66,10 @@ impl Worker for Puppet {
         let plan = backstage.plans.lock().unwrap().get_mut(&path).and_then(VecDeque::pop_front);
         match plan.unwrap_or(Plan::Well) {
             Plan::Well => backstage.note("up", &path, generation),
+            Plan::Slow => {
+                backstage.note("begins", &path, generation);
+                tokio::time::sleep(Duration::from_millis(SLOW)).await;
+            }
             Plan::Fail => {
                 backstage.note("fails", &path, generation);
                 return Err("told to fail".into());

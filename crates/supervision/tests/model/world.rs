@@ -11,6 +11,9 @@ pub type Millis = u64;
 /// A child that was up for this long has recovered: its next restart is the first in a row.
 pub const QUIET: Millis = 1000;
 
+/// How long a slow start takes.
+pub const SLOW: Millis = 20;
+
 /// Why something ended, in one word.
 pub type Reason = &'static str;
 
@@ -60,6 +63,8 @@ pub enum Body {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Plan {
     Well,
+    /// It takes [`SLOW`].
+    Slow,
     Fail,
     Panic,
     Ignore,
@@ -71,6 +76,7 @@ impl Plan {
     pub fn mark(self) -> &'static str {
         match self {
             Self::Well => "up",
+            Self::Slow => "begins",
             Self::Fail => "fails",
             Self::Panic => "panics",
             Self::Ignore => "declines",
