@@ -63,7 +63,7 @@ fn every_reason_and_class_is_explained() {
     let page = include_str!("../../../docs/metrics.md");
     let labels =
         DropReason::ALL.iter().map(|reason| reason.label()).chain(Class::ALL.iter().map(|class| class.label()));
-    for label in labels.chain(STATES.iter().map(|state| state.as_str())) {
+    for label in labels.chain(ActorState::ALL.iter().map(|state| state.as_str())) {
         assert!(page.contains(&format!("`{label}`")), "{label} is not in the page");
     }
 }
