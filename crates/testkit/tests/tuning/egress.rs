@@ -80,10 +80,14 @@ async fn lowered_bounds_cut_running_queues_at_once_and_nobody_is_closed_for_it()
             })
             .await;
         let (_, high) = ROOMY.iter().find(|(roomy, _)| *roomy == key).unwrap();
-        tuned.set(&[(key, high)]).await;
-        let (dropped, sent) = (tuned.drops(reason).await, pile.flood.sent());
-        eventually("more is sent", SOON, async || pile.flood.sent() > sent + 50).await;
-        assert_eq!(tuned.drops(reason).await, dropped, "{key}: raised, it drops no more");
+        let deadline = tuned.set(&[(key, high)]).await;
+        deadline
+            .shows("raised, it drops no more", async || {
+                let (dropped, sent) = (tuned.drops(reason).await, pile.flood.sent());
+                eventually("more is sent", SOON, async || pile.flood.sent() > sent + 50).await;
+                tuned.drops(reason).await == dropped
+            })
+            .await;
         assert_eq!(tuned.connections(), 6, "{key}: nobody was closed");
         pile.end().await;
         call.end().await;

@@ -96,6 +96,7 @@ async fn changed_rates_act_on_what_a_running_connection_sends_next_and_close_nob
 async fn a_changed_budget_acts_on_running_queues_and_leaves_those_who_keep_up_alone() {
     let tuned = Tuned::start(&[
         ("limits.max_buffered_bytes", "64_000_000"),
+        ("limits.max_packet_bytes", "20_000"),
         ("egress.queue_packets", "1_000_000"),
         ("egress.queue_bytes", "64_000_000"),
         ("egress.slow_client", "\"1h\""),
