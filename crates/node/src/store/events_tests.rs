@@ -141,6 +141,14 @@ fn events_are_written_as_documented_and_each_type_is_listed() {
         (NodeEvent::GaveUp { path: path() }, json!({"type": "gave_up", "path": "rooms/a%20b"})),
         (NodeEvent::Abandoned { path: path() }, json!({"type": "abandoned", "path": "rooms/a%20b"})),
         (
+            NodeEvent::Stuck { path: path(), busy: Duration::from_secs(1) },
+            json!({"type": "stuck", "path": "rooms/a%20b", "busy_ms": 1000.0}),
+        ),
+        (
+            NodeEvent::Unstuck { path: path(), busy: Duration::from_secs(2) },
+            json!({"type": "unstuck", "path": "rooms/a%20b", "busy_ms": 2000.0}),
+        ),
+        (
             NodeEvent::Reload(Reload::from(&reload())),
             json!({"type": "reload", "outcome": "applied", "generation": 3, "changed": ["limits.max_rooms"],
                 "waiting": ["node.name"], "errors": ["x.toml:1: k: no"]}),
