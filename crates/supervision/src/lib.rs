@@ -1,9 +1,12 @@
 //! OTP supervisors on ractor: the decisions are pure, one module touches ractor.
 //!
 //! A [`System`] is a tree of supervisors and [`Worker`]s, started left to right from specifications that are data
-//! ([`SupervisorSpec`], [`ChildSpec`]) and stopped in reverse. A worker that ends is restarted as its [`Restart`] and its
-//! supervisor's [`Strategy`] say; more restarts than the [`Policy`] allows make the supervisor stop its children and end,
-//! and its own supervisor decides. Policies are kept by path and can be replaced while the tree runs ([`Policies`]).
+//! ([`SupervisorSpec`], [`ChildSpec`]) and stopped in reverse, one at a time. All specifications are checked, at every depth,
+//! before anything starts. A worker that ends is restarted as its [`Restart`] and its supervisor's [`Strategy`] say; more
+//! restarts than the [`Policy`] allows make the supervisor stop its children and end, and its own supervisor decides.
+//! Policies are kept by path and can be replaced while the tree runs ([`Policies`]). Children are started, terminated,
+//! restarted, deleted and shown through a [`SupervisorSlot`], with OTP's refusals, and one may decline to start
+//! ([`StartError::Ignore`]).
 //!
 //! What an Erlang programmer would not expect:
 //!
@@ -12,9 +15,13 @@
 //! - A supervisor never blocks in a start or a stop, so a shutdown always gets through. A worker's start has a bound
 //!   ([`Policy::start`]).
 //! - Incarnations do not overlap: an end is reported when the worker, its attached tasks and everything below a
-//!   supervisor are gone. Only what never awaits, and so cannot be killed, is given up on after [`ABANDON_AFTER`].
-//! - Children that come and go ([`SupervisorSpec::dynamic`]) are adopted again from a store when their supervisor is
-//!   restarted.
+//!   supervisor are gone. Only what never awaits, and so cannot be killed, is given up on after [`ABANDON_AFTER`]; it is
+//!   reported after [`STUCK_AFTER`].
+//! - What makes the specification of a supervisor below others is called before their children start
+//!   ([`ChildSpec::supervisor`]).
+//! - Children that come and go ([`SupervisorSpec::dynamic`]) have ids, need not be alike, and are adopted again from a store
+//!   when their supervisor is restarted.
+//! - A child that is terminated while its group is on its way up does not come back with it, and its siblings do.
 //! - There are no links and no global names. A worker is reached by an [`Address`] (one incarnation) or a [`Slot`] (whoever
 //!   is there now), and tasks belong to it by [`Context::attach`].
 //!

@@ -147,11 +147,13 @@ impl Node {
         }
     }
 
-    /// Its supervisor stops it.
+    /// Its supervisor stops it, unless it has just ended of itself, which the supervisor does not know yet.
     pub(crate) fn stopping(&self) {
         let mut status = lock(&self.status);
-        status.since = Instant::now();
-        self.enter(&mut status, ActorState::Stopping);
+        if status.state != ActorState::Down {
+            status.since = Instant::now();
+            self.enter(&mut status, ActorState::Stopping);
+        }
     }
 
     /// Its supervisor starts it again after `wait`: the `attempt`th time in a row.
@@ -316,5 +318,41 @@ impl Drop for Node {
     fn drop(&mut self) {
         let status = self.status.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.census.remove(status.state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_has_just_ended_of_itself_does_not_seem_to_stop_for_ever() {
+        let node = Node::root(ActorPath::root("root"));
+        let generation = node.begin(1);
+        node.up(generation);
+        node.down(generation, &ExitReason::Killed);
+        node.stopping();
+        assert_eq!(node.entry().state, ActorState::Down);
+    }
+
+    #[test]
+    fn the_census_follows_each_change_and_forgets_who_is_gone() {
+        let root = Node::root(ActorPath::root("root"));
+        let counts = || ActorState::ALL.map(|state| root.census.count(state));
+        let child = root.place(7, "a", Kind::Worker, &mut HashMap::new());
+        assert_eq!(counts(), [0, 0, 0, 0, 2]);
+        let generation = child.begin(1);
+        assert_eq!(counts(), [1, 0, 0, 0, 1]);
+        child.up(generation);
+        child.stopping();
+        assert_eq!(counts(), [0, 0, 0, 1, 1]);
+        child.down(generation, &ExitReason::Shutdown);
+        child.restarting(Duration::from_secs(1), 1);
+        assert_eq!(counts(), [0, 0, 1, 0, 1]);
+        root.rest_children();
+        assert_eq!(counts(), [0, 0, 0, 0, 2]);
+        root.remove(7);
+        drop(child);
+        assert_eq!(counts(), [0, 0, 0, 0, 1]);
     }
 }
