@@ -45,7 +45,7 @@ async fn the_root_gives_up_and_the_program_tells_its_clients_and_ends_with_70() 
             "listen.webtransport.bind=127.0.0.1:0",
             "listen.admin.bind=127.0.0.1:0",
             "chaos.enabled=true",
-            "supervision.defaults.intensity=0",
+            "supervision.\"\".intensity=0",
         ];
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
         command.arg("serve").args(settings.iter().flat_map(|setting| ["--set", setting])).kill_on_drop(true);
