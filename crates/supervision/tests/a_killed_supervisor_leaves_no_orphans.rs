@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use roomcast_supervision::{ActorState, ChildSpec, Fault, Slot, SupervisorSpec};
+use roomcast_supervision::{ActorState, ChildSpec, Fault, Shutdown, Slot, SupervisorSpec};
 use support::*;
 
 fn three_deep(slot: &Slot<Do>, script: &Script) -> SupervisorSpec {
@@ -47,6 +47,27 @@ async fn its_grandchildren_die_and_come_back_with_it() {
         system.stop().await;
         assert_eq!(script.living(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_just_stopping_dies_too() {
+    let log = Log::default();
+    let (slot, script) = (Slot::default(), Script::stopping(Stop::Hangs));
+    let (inner, scripted_child) = (slot.clone(), script.clone());
+    let spec = SupervisorSpec::one_for_one(vec![ChildSpec::supervisor("a", move || {
+        let child = scripted("b", &inner, &scripted_child).shutdown(Shutdown::Infinity);
+        SupervisorSpec::one_for_one(vec![child])
+    })]);
+    let system = start(spec, &log).await;
+    slot.send(Do::Stop).unwrap();
+    while slot.current().is_some() {
+        tokio::task::yield_now().await; // its stop begins with leaving the slot
+    }
+    system.tree().inject("a", Fault::Kill).unwrap();
+    let begun = tokio::time::Instant::now();
+    log.wait_for("a: started 2", 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "it was killed, not given up on");
+    assert_eq!(script.living(), 1, "only the new one");
 }
 
 #[tokio::test]

@@ -101,6 +101,11 @@ impl Drop for Blocker {
     }
 }
 
+/// Waits for what has to come, by the real clock.
+async fn soon(what: impl Future<Output = ()>) {
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("nothing came");
+}
+
 /// Starts a tree with one that blocks at `place`, and a sibling that awaits for ever, lets it block, and checks what was
 /// told. Only the report of it lets it go on: the runtime has no other thread.
 async fn is_reported(place: Place) {
@@ -150,10 +155,8 @@ async fn is_reported(place: Place) {
             system.request_stop();
         }
     }
-    log.wait_until("it goes on", |log| {
-        log.events().iter().any(|event| matches!(event.kind, EventKind::Unstuck { .. }))
-    })
-    .await;
+    let goes_on = |log: &Log| log.events().iter().any(|event| matches!(event.kind, EventKind::Unstuck { .. }));
+    soon(log.wait_until("it goes on", goes_on)).await;
     let told: Vec<_> = log
         .events()
         .into_iter()
@@ -236,7 +239,7 @@ async fn a_supervisor_while_its_specification_is_made() {
     })]);
     let system = System::start(spec, options).await.unwrap();
     system.tree().inject("s", Fault::Kill).unwrap();
-    log.wait_for("s: started 2", 1).await;
+    soon(log.wait_for("s: started 2", 1)).await;
     let told = log.lines().into_iter().filter(|line| line.contains("tuck {")).count();
     assert_eq!(told, 2, "{:?}", log.lines());
     system.stop().await;
@@ -264,7 +267,7 @@ async fn one_that_is_killed_meanwhile_ends_when_it_goes_on() {
     let system = System::start(spec, options).await.unwrap();
     tree.set(system.tree()).unwrap();
     slot.send(()).unwrap();
-    log.wait_for("blocker: started 2", 1).await;
+    soon(log.wait_for("blocker: started 2", 1)).await;
     let of_it = log.lines().into_iter().filter(|line| line.starts_with("blocker: "));
     let lines: Vec<_> = of_it.map(|line| line.split(" {").next().unwrap().to_owned()).collect();
     let expected =
