@@ -338,7 +338,9 @@ fn sort(
     }
     // A loss that nobody counted is no slow machine's.
     if slow.is_empty() { &mut wrong } else { &mut slow }.append(lost);
-    wrong.extend(closes.iter().filter(|(code, _)| *code != "1000").map(|(code, n)| format!("{n} closes with {code}")));
+    // With no code at all where a client that leaves was gone before its writer noticed; whoever stays tells of its end.
+    let strange = closes.iter().filter(|(code, _)| !matches!(code.as_str(), "1000" | "none"));
+    wrong.extend(strange.map(|(code, n)| format!("{n} closes with {code}")));
     (wrong, slow)
 }
 
