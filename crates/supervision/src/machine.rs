@@ -69,7 +69,7 @@ pub(crate) struct Machine {
     roster: Roster,
     window: RestartWindow,
     phase: Phase,
-    /// Children that somebody terminated while a group was on its way: it does not bring them up.
+    /// Children of the group on its way that somebody terminated, or could not start by hand: it does not bring them up.
     held: BTreeSet<Key>,
     /// The names of a fixed supervisor's children.
     names: HashSet<Arc<str>>,

@@ -55,9 +55,7 @@ impl Machine {
         }
         if terminated {
             self.child(key).attempts = 0;
-            if matches!(self.phase, Phase::Group { .. }) {
-                self.held.insert(key);
-            }
+            self.hold(key);
         }
         if forget {
             self.forget(key);
@@ -101,8 +99,8 @@ impl Machine {
             self.roster.set(key, State::Idle);
             if !kept {
                 self.forget(key);
-            } else if matches!(self.phase, Phase::Group { .. }) {
-                self.held.insert(key);
+            } else {
+                self.hold(key);
             }
         } else if first && !ready && !dynamic {
             let id = Arc::clone(&child.rules.id);
@@ -146,6 +144,13 @@ impl Machine {
             self.end(ExitReason::AutoShutdown, now);
         } else {
             self.over |= over;
+        }
+    }
+
+    /// The group that is on its way, if `key` is of it, is not to bring it up. A later crash before `key` is another matter.
+    fn hold(&mut self, key: Key) {
+        if matches!(self.phase, Phase::Group { from, .. } if key >= from) {
+            self.held.insert(key);
         }
     }
 

@@ -310,6 +310,17 @@ fn a_child_that_declines_after_a_gap_in_the_order_is_asked_once() {
 }
 
 #[test]
+fn a_child_before_a_group_that_waits_comes_up_with_a_later_crash() {
+    let mut world = three(Strategy::RestForOne);
+    world.crash("c");
+    world.crash("c");
+    world.terminate("b", 1).unwrap();
+    world.take();
+    world.crash("a");
+    assert_eq!(world.take(), ["restart a in 0", "start a", "start b", "start c"]);
+}
+
+#[test]
 fn a_changed_backoff_acts_on_the_waits_under_way() {
     for strategy in [Strategy::OneForOne, Strategy::OneForAll, Strategy::SimpleOneForOne] {
         let mut world = World::new(strategy, &[("a", Permanent)]);

@@ -175,10 +175,8 @@ impl Model {
     /// What is terminated stays down until somebody restarts it, or a sibling that crashes later, by the strategy.
     pub fn terminate_child(&mut self, path: &str, id: &str) -> Answer {
         self.call(path, |above, world| {
-            if above.place(id).is_none() {
-                return Some("not found".to_owned());
-            }
-            let held = above.group.is_some();
+            let Some(place) = above.place(id) else { return Some("not found".to_owned()) };
+            let held = above.is_of_group(place);
             above.stop_child(id, None, world);
             if above.place(id).is_some() {
                 (above.child(id).held, above.child(id).attempts) = (held, 0);
@@ -263,7 +261,7 @@ impl Supervisor {
     /// Starts a child for somebody; in a group that is down, when its turn comes.
     fn start_asked(&mut self, id: &str, ask: Ask, world: &mut World) -> Option<Answer> {
         let place = self.place(id)?;
-        let waits = self.group.is_some_and(|(first, _)| place >= first);
+        let waits = self.is_of_group(place);
         let child = self.child(id);
         child.asked = Some(ask);
         if waits {
@@ -272,6 +270,11 @@ impl Supervisor {
             self.forget(id, world);
         }
         world.answer.take()
+    }
+
+    /// Whether a group that is down includes this place.
+    fn is_of_group(&self, place: usize) -> bool {
+        self.group.is_some_and(|(first, _)| place >= first)
     }
 
     /// Why `id` cannot be restarted or deleted by hand.

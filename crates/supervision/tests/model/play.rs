@@ -240,6 +240,7 @@ async fn take(step: &Step, model: &mut Model, stage: &Stage) -> (String, String)
             };
             let (started, ended) = tokio::join!(stage.start_child(path, spec), terminate);
             stage.backstage.plans.lock().unwrap().remove(&join(path, &spec.id));
+            model.world.plans.remove(&join(path, &spec.id));
             // Both at the same instant: either may come first, but it has to be gone in the end.
             let tie = *after == SLOW;
             model.start_and_terminate(path, spec, *after, tie && started == "up");

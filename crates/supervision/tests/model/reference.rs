@@ -41,7 +41,7 @@ pub struct Child {
     pub state: State,
     /// Restarts in a row.
     pub attempts: u32,
-    /// Somebody terminated it while a group was down; that group does not bring it up.
+    /// Somebody terminated it while it was of a group that is down, or started it in vain; that group does not bring it up.
     pub held: bool,
     /// Somebody waits for it to be up.
     pub asked: Option<Ask>,
@@ -293,7 +293,7 @@ impl Supervisor {
                 match asked {
                     None => return self.failed_again(&id, world),
                     Some(Ask::Start) => self.forget(&id, world),
-                    Some(Ask::Restart) => {}
+                    Some(Ask::Restart) => self.child(&id).held = true,
                 }
             }
         }
