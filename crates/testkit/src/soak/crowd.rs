@@ -17,6 +17,9 @@ use super::{Findings, PATIENCE};
 
 /// Residents' ids are their room's index times this, plus their place.
 pub(super) const ID_STRIDE: u32 = 100;
+/// How long the last copies are waited for. Residents are silent then and answer no pings, so this is less than
+/// `timers.idle`: what is lost must not look as if connections were.
+const LAST_COPIES: Duration = Duration::from_secs(20);
 
 struct Resident {
     room: Arc<Room>,
@@ -92,7 +95,7 @@ impl Crowd {
             findings.wrong.extend(failure);
             lines.push((resident.room, resident.speaker, resident.ledger, line));
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + LAST_COPIES;
         let heard = || self.rooms.iter().flat_map(|room| room.speakers()).all(|who| who.heard_by_all() >= who.begun());
         while !heard() && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(5)).await;
