@@ -185,6 +185,10 @@ impl Metrics {
             recorder,
         };
         this.nodes.set(1.0);
+        // A counter that is born at 1 hides its first increase from whoever watches its rate.
+        for supervisor in ["roomcast", "bus", "rooms", "rooms/*", "connections", "listeners"] {
+            this.escalations(supervisor).increment(0);
+        }
         this
     }
 
@@ -234,8 +238,12 @@ impl Metrics {
 
     /// Counts a supervisor that gave up.
     pub fn escalated(&self, supervisor: &str) {
+        self.escalations(supervisor).increment(1);
+    }
+
+    fn escalations(&self, supervisor: &str) -> Counter {
         let labels = [("supervisor", supervisor.to_owned())];
-        self.counter("roomcast_escalations_total", "Supervisors that gave up", &labels).increment(1);
+        self.counter("roomcast_escalations_total", "Supervisors that gave up", &labels)
     }
 
     /// Counts a listener's trouble with accepting.

@@ -209,9 +209,10 @@ impl fmt::Display for Report {
 
 /// Settings under which faults at this pace are no reason to give up, nor to wait for long: the usual backoff takes an actor
 /// that crashes several times within a second for broken, and waits on purpose.
-pub const PATIENT: [&str; 4] = [
+pub const PATIENT: [&str; 5] = [
     "supervision.defaults.backoff={ initial = \"1ms\", factor = 2.0, max = \"10ms\", jitter = 0.2 }",
     "supervision.defaults.intensity=100000",
+    "supervision.\"\".intensity=100000",
     "supervision.\"rooms\".intensity=100000",
     "supervision.\"connections\".intensity=100000",
 ];

@@ -116,7 +116,7 @@ const ALL_BUT_CONNECTIONS: [&str; 13] = [
 ];
 
 /// Faults come faster here than any policy for production allows.
-const PATIENT: [&str; 1] = ["supervision.defaults.intensity=1000"];
+const PATIENT: [&str; 2] = ["supervision.defaults.intensity=1000", "supervision.\"\".intensity=1000"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_crashes_no_call_notices_and_anybody_can_join() {

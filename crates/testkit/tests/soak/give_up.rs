@@ -111,7 +111,7 @@ async fn the_connections_supervisor_crashes_and_its_clients_are_told_1011_and_ca
 /// Whoever connects while there is no supervisor of connections is told to try again, and gets in when it does.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_joins_as_the_connections_supervisor_restarts_gets_in_or_is_told_to_come_again() {
-    let node = NodeBox::start_with(&["supervision.defaults.intensity=1000"]).await;
+    let node = NodeBox::start_with(&["supervision.\"\".intensity=1000"]).await;
     let tree = node.node().tree();
     for round in 0..40 {
         let _ = tree.inject("connections", Fault::Kill); // may be between two incarnations still
