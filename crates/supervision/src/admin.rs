@@ -201,6 +201,8 @@ impl SupervisorSlot {
         let open = self.current.load_full()?;
         let (reply, answer) = oneshot::channel();
         open.desk.ask(request(reply));
+        // Whoever holds the desk holds its mailbox: a request that came in the moment of its end would lie there unanswered.
+        drop(open);
         answer.await.ok()
     }
 

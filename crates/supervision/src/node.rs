@@ -140,7 +140,10 @@ impl Node {
             if status.state != ActorState::Starting || generation == 1 {
                 status.since = Instant::now();
             }
-            self.enter(&mut status, ActorState::Down);
+            // One that was given up on ends late: its supervisor has said already what comes next.
+            if status.state != ActorState::Restarting {
+                self.enter(&mut status, ActorState::Down);
+            }
             status.stuck = None;
             status.last_reason = Some(reason.clone());
             status.control = None;

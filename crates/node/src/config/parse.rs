@@ -10,7 +10,7 @@ use super::read::{self, Reading};
 use super::settings::Settings;
 
 /// A file that is larger is no configuration: it is not read.
-pub const MAX_FILE_BYTES: u64 = 1 << 20;
+pub const MAX_FILE_BYTES: u64 = 1 << 18;
 
 /// Reads and checks a file, then lays `--set` values over it. Without a file the defaults are the base.
 ///
@@ -28,10 +28,14 @@ pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Settings, Confi
 /// When it cannot be read, is not a file, or is larger than [`MAX_FILE_BYTES`].
 pub(crate) fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     use std::io::{Error, Read};
+    let no_file = || Error::other("it is not a file");
+    // Opening a pipe might never end, and neither might reading it or a device.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(no_file());
+    }
     let file = std::fs::File::open(path)?;
     if !file.metadata()?.is_file() {
-        // Reading a pipe or a device might never end.
-        return Err(Error::other("it is not a file"));
+        return Err(no_file());
     }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;

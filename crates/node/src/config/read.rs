@@ -15,6 +15,9 @@ use super::error::{ConfigError, MAX_ERRORS};
 use super::settings::Settings;
 use super::suggest::nearest;
 
+/// The most characters of a key in a text that is no TOML: what stands there may be anything.
+const MAX_KEY: usize = 200;
+
 /// What a text says.
 pub(super) struct Reading {
     /// The settings, with the default where a value was no good.
@@ -28,7 +31,9 @@ pub(super) struct Reading {
 /// Reads a text. `None` for the settings' sake: when it is not TOML, nothing else about it is worth saying.
 pub(super) fn read(source_name: &str, text: &str) -> Result<Reading, Vec<ConfigError>> {
     let (document, syntax) = DeTable::parse_recoverable(text);
-    let mut errors: Vec<ConfigError> = syntax.iter().map(|error| syntax_error(source_name, text, error)).collect();
+    // A text that is no TOML at all has an error nearly everywhere: bounded before any of them is written down.
+    let told = syntax.iter().take(MAX_ERRORS);
+    let mut errors: Vec<ConfigError> = told.map(|error| syntax_error(source_name, text, error)).collect();
     errors.dedup_by(|a, b| a.line == b.line);
     if syntax.iter().any(|error| error.message() != DUPLICATE) {
         return Err(errors);
@@ -119,6 +124,14 @@ fn syntax_error(source_name: &str, text: &str, error: &toml::de::Error) -> Confi
 
 /// The key that is written on a line which may not be TOML, under the header above it: a best effort, for people.
 fn key_on_line(text: &str, line: usize) -> String {
+    let key = whole_key_on_line(text, line);
+    match key.char_indices().nth(MAX_KEY) {
+        Some((end, _)) => format!("{}…", &key[..end]),
+        None => key,
+    }
+}
+
+fn whole_key_on_line(text: &str, line: usize) -> String {
     let header_of =
         |line: &str| line.trim().strip_prefix('[').map(|rest| rest.trim_matches(['[', ']', ' ']).to_owned());
     let lines: Vec<&str> = text.lines().take(line).collect();

@@ -322,6 +322,23 @@ fn a_thousand_problems_are_cut() {
 }
 
 #[test]
+fn a_text_that_is_wrong_nearly_everywhere_is_refused_in_no_time_and_few_words() {
+    let text = format!("[{}]\n{}", "a".repeat(100_000), "x=\n".repeat(33_000));
+    let found = errors(&text);
+    assert!(found.len() <= MAX_ERRORS);
+    assert!(found.iter().all(|error| error.to_string().len() < 1_000));
+}
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("supervisor.toml");
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    let refused = roomcast_node::config::load(Some(&file), &[]).unwrap_err().to_string();
+    assert!(refused.contains("it is not a file"), "{refused}");
+}
+
+#[test]
 fn what_is_not_text_or_no_file_or_huge_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("supervisor.toml");

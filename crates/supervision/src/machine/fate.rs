@@ -10,6 +10,10 @@ use crate::spec::{AutoShutdown, Restart, Strategy};
 
 impl Machine {
     pub(super) fn ended(&mut self, key: Key, reason: ExitReason, now: Now) {
+        // An incarnation that was given up on may end while the next one waits to be started: that wait stays.
+        if self.roster.get(key).is_none_or(|child| matches!(child.state, State::Idle | State::Waiting(_))) {
+            return;
+        }
         self.roster.disarm(key);
         let Some(child) = self.roster.get_mut(key) else {
             return;

@@ -144,6 +144,23 @@ fn who_does_not_stop_is_killed_and_then_abandoned() {
 }
 
 #[test]
+fn a_child_that_was_given_up_on_and_ends_late_is_restarted_all_the_same() {
+    let mut world = World::new(Strategy::OneForOne, &[("a", Permanent)]);
+    world.obedient = false;
+    world.crash("a");
+    world.take();
+    world.pass(world.now.policy.start);
+    assert_eq!(world.take(), ["kill a"]);
+    let run = world.living[&0];
+    world.pass(ABANDON_AFTER);
+    assert_eq!(world.take(), ["abandon a", "restart a in a while"]);
+    world.machine.gone(0, run, ExitReason::Killed, world.now);
+    world.play();
+    world.pass(world.now.policy.backoff.delay(9, 0.5));
+    assert_eq!(world.take(), ["start a"]);
+}
+
+#[test]
 fn dynamic_children_stop_at_once_under_one_timer() {
     let mut world = World::new(Strategy::SimpleOneForOne, &[("a", Permanent), ("b", Temporary), ("c", Transient)]);
     assert_eq!(world.take(), ["start a", "start b", "start c", "ready"]);
