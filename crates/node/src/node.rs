@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use roomcast_bus::Bus;
+use roomcast_protocol::CloseCode;
 use roomcast_supervision::{Observer, System, SystemOptions, Tree};
 use roomcast_transport::tls::{Certificate, ServerIdentity, TlsError};
 use roomcast_transport::webtransport;
@@ -20,6 +21,8 @@ use crate::token;
 
 /// Connections that the kernel completes for us while we are busy.
 const BACKLOG: i32 = 1024;
+/// How long the tree may take to stop in order.
+const STOP_TIME: Duration = Duration::from_secs(10);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -186,10 +189,14 @@ impl Node {
         self.system.wait().await.to_string()
     }
 
-    /// Stops in order: listeners first, then connections with 1001, then the rest. Takes a few seconds at most.
+    /// Stops in order: listeners first, then connections with 1001, then the rest. Takes a few seconds; where an actor does
+    /// not stop, ten, and then the clients are told without it. What is left of the tree dies with this value.
     pub async fn stop(&self) {
         self.store.begin_draining();
-        self.system.stop().await;
+        if tokio::time::timeout(STOP_TIME, self.system.stop()).await.is_err() {
+            tracing::warn!("some actors do not stop; ending without them");
+            self.store.rooms.close_all(CloseCode::Draining, "this node is stopping; reconnect to another");
+        }
         self.store.wind_up().await;
         let settings = self.store.settings();
         let made_here = settings.listen.admin.as_ref().is_some_and(|admin| admin.token_file.as_os_str().is_empty());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::address::Control;
@@ -12,7 +13,7 @@ use crate::life::{Life, Shared, Superior};
 use crate::machine::{Key, Run};
 use crate::node::Node;
 use crate::path::ActorPath;
-use crate::policy::Policies;
+use crate::policy::{ABANDON_AFTER, Policies};
 use crate::reason::{ExitReason, StartError};
 use crate::runtime::start_root;
 use crate::spec::SupervisorSpec;
@@ -50,14 +51,29 @@ enum Status {
 }
 
 /// Stands where the root's supervisor would.
-struct Crown(watch::Sender<Status>);
+struct Crown(Arc<watch::Sender<Status>>);
 
 impl Superior for Crown {
     fn started(&self, _: Key, _: Run) {
         self.0.send_replace(Status::Running);
     }
 
-    fn fallen(&self, _: Key, _: Run, _: ExitReason) {}
+    /// Something below runs without ever awaiting: it is waited for as long as any child is, and then given up on.
+    fn fallen(&self, _: Key, _: Run, reason: ExitReason) {
+        // Outside a runtime nothing runs any more that could be waited for.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let status = Arc::clone(&self.0);
+        runtime.spawn(async move {
+            tokio::time::sleep(ABANDON_AFTER).await;
+            status.send_if_modified(|status| {
+                let waits = !matches!(status, Status::Ended(_));
+                if waits {
+                    *status = Status::Ended(reason);
+                }
+                waits
+            });
+        });
+    }
 
     fn gone(&self, _: Key, _: Run, reason: ExitReason) {
         self.0.send_replace(Status::Ended(reason));
@@ -87,7 +103,7 @@ impl System {
         let node = Node::root(path.clone());
         let (sender, status) = watch::channel(Status::Starting);
         let shared = Shared::new(options.policies, options.observer, &node);
-        let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(sender)), None);
+        let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(Arc::new(sender))), None);
         let Some(control) = start_root(spec, life).await else {
             return Err(StartError::failed("the root could not be spawned"));
         };

@@ -311,3 +311,26 @@ fn the_watchdog_ends_with_its_system() {
         std::thread::yield_now();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_system_stops_though_a_worker_does_not() {
+    let (release, gate) = Gate::new();
+    let slot = Slot::default();
+    let mine = slot.clone();
+    let spec = SupervisorSpec::one_for_one(vec![
+        ChildSpec::worker_in::<Blocker>("blocker", &mine, move || (Place::Handle, gate.clone()))
+            .shutdown(roomcast_supervision::Shutdown::Timeout(Duration::from_millis(10))),
+    ]);
+    let system = System::start(spec, SystemOptions::default()).await.unwrap();
+    slot.send(()).unwrap();
+    soon(async {
+        while system.tree().find("blocker").unwrap().stuck.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // Less than the minute for which it blocks.
+    let stopped = tokio::time::timeout(Duration::from_secs(40), system.stop()).await;
+    assert_eq!(stopped.expect("it stops without the one that does not"), roomcast_supervision::ExitReason::Shutdown);
+    drop(release);
+}

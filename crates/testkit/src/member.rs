@@ -143,6 +143,23 @@ impl Member {
         }
     }
 
+    /// The code of the close, however long it takes to come within a minute; packets before it are left out.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub async fn hear_until_close(&mut self) -> Option<u16> {
+        let close = async {
+            loop {
+                match self.heard.recv().await {
+                    Some(Heard::Closed(code)) => return code,
+                    Some(Heard::Packet(_)) => {}
+                    None => return None,
+                }
+            }
+        };
+        timeout(6 * SOON, close).await.expect("the close comes within a minute")
+    }
+
     /// What has been heard by now and not been taken, without waiting.
     pub fn heard_by_now(&mut self) -> Vec<Heard> {
         let mut all: Vec<Heard> = self.early.drain(..).collect();

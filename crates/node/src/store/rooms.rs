@@ -341,6 +341,15 @@ impl Rooms {
         }
     }
 
+    /// Closes every member's connection, without asking any actor.
+    pub(crate) fn close_all(&self, code: CloseCode, reason: &'static str) {
+        for cell in self.all() {
+            for (_, egress) in cell.lock().iter() {
+                egress.close(code, reason);
+            }
+        }
+    }
+
     /// Has every member's connection look at the settings again.
     pub(crate) fn retune(&self) {
         for cell in self.all() {

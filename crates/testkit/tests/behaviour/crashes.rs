@@ -277,3 +277,18 @@ async fn actors_are_killed_by_path_through_the_admin_port_and_only_with_the_toke
     call.end().await;
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_stops_though_a_supervisor_does_not_and_its_clients_are_told() {
+    for stalled in ["listeners", "connections"] {
+        let node = NodeBox::start().await;
+        let mut ann = Member::join(&node, Via::WebSocket, "ann", "a").await;
+        let mut bob = Member::join(&node, Via::WebTransport, "bob", "a").await;
+        assert_eq!(node.node().tree().inject(stalled, Fault::Stall(Duration::from_secs(120))), Ok(1));
+        let began = tokio::time::Instant::now();
+        let told = async { (ann.hear_until_close().await, bob.hear_until_close().await) };
+        let ((), codes) = tokio::join!(node.stop(), told);
+        assert_eq!(codes, (Some(1001), Some(1001)), "{stalled}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{stalled}");
+    }
+}
