@@ -1,10 +1,14 @@
 //! What an operator sees.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use roomcast_bus::{BusState, local::Hub};
 use roomcast_supervision::ActorState;
 use roomcast_testkit::{Member, NodeBox, SOON, Via, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_figure_is_there_from_the_start_and_counts_what_happens() {
@@ -128,4 +132,35 @@ async fn two_nodes_in_one_process_share_a_room_over_the_bus_and_nothing_else() {
     one.stop().await;
     cat.say("the other node goes on").await;
     two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_held_open_shut_nobody_out() {
+    let node = NodeBox::start().await;
+    let address = node.node().addresses().admin.unwrap();
+    let mut held = Vec::new();
+    for number in 0..200 {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        if number % 2 == 0 {
+            // One that was closed meanwhile to make room refuses it.
+            let _ = socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: ").await;
+        }
+        held.push(socket);
+    }
+    // Less than any of them is given for its headers.
+    let answer = timeout(Duration::from_secs(3), node.admin("GET", "/healthz")).await.expect("it is not kept waiting");
+    assert_eq!(answer, (200, "ok\n".to_owned()));
+    drop(held);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_asks_nothing_more_is_closed_soon() {
+    let node = NodeBox::start().await;
+    let mut socket = TcpStream::connect(node.node().addresses().admin.unwrap()).await.unwrap();
+    socket.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    timeout(2 * SOON, socket.read_to_string(&mut answer)).await.expect("it is closed").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+    node.stop().await;
 }

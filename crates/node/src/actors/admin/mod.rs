@@ -8,6 +8,8 @@ mod changing;
 mod following;
 mod looking;
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,13 +25,13 @@ use roomcast_supervision::{Context, Failure, Flow, StartError, Worker};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 
-/// Connections at once.
+/// Connections at once; for one more, an idle one is closed.
 const MAX_CONNECTIONS: usize = 64;
 /// How many of them may follow `/events`, which last; the others are always left for those that do not.
 const MAX_FOLLOWERS: usize = 16;
@@ -37,7 +39,7 @@ const MAX_FOLLOWERS: usize = 16;
 const MAX_AGE: Duration = Duration::from_secs(60);
 /// A follower that takes nothing for this long, heartbeats included, is cut.
 const MAX_SILENCE: Duration = Duration::from_secs(60);
-/// How long a request's headers may take.
+/// How long a request's headers may take, the wait for its first byte included.
 const HEADERS: Duration = Duration::from_secs(5);
 /// How long followers have to take their last events when the node stops.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -81,8 +83,11 @@ impl Worker for Admin {
 }
 
 /// What is known of one connection besides its requests.
+#[derive(Default)]
 struct Line {
     following: Mutex<Option<Following>>,
+    /// A request is being answered.
+    answering: AtomicBool,
 }
 
 struct Following {
@@ -114,15 +119,47 @@ impl Line {
     }
 }
 
+/// The connections there are, the oldest first.
+#[derive(Default)]
+struct Lines(VecDeque<(Arc<Line>, AbortHandle)>);
+
+impl Lines {
+    fn push(&mut self, line: Arc<Line>, task: AbortHandle) {
+        self.0.retain(|(_, task)| !task.is_finished());
+        self.0.push_back((line, task));
+    }
+
+    /// Ends the oldest that waits for a request; where all of them are being answered, the oldest of those. Never one that
+    /// follows `/events`: there are fewer of these than places. Whoever holds connections open shuts nobody out.
+    fn make_room(&mut self) {
+        let ends = |idle: bool| {
+            move |(line, task): &(Arc<Line>, AbortHandle)| {
+                !task.is_finished() && line.lock().is_none() && !(idle && line.answering.load(Ordering::Relaxed))
+            }
+        };
+        let oldest = self.0.iter().position(ends(true)).or_else(|| self.0.iter().position(ends(false)));
+        if let Some((_, task)) = oldest.and_then(|place| self.0.remove(place)) {
+            task.abort();
+        }
+    }
+}
+
 async fn serve(shared: Shared) -> Result<(), Failure> {
     let service = TowerToHyperService::new(router(shared.clone()));
     let Some(listener) = &shared.store.sockets.admin else { return Ok(()) };
     let mut connections = JoinSet::new();
+    let mut lines = Lines::default();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    connections.spawn(converse(socket, service.clone()));
+                    while connections.len() >= MAX_CONNECTIONS {
+                        lines.make_room();
+                        connections.join_next().await;
+                    }
+                    let line = Arc::new(Line::default());
+                    let task = connections.spawn(converse(socket, service.clone(), Arc::clone(&line)));
+                    lines.push(line, task);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accepting an admin connection failed");
@@ -135,14 +172,20 @@ async fn serve(shared: Shared) -> Result<(), Failure> {
 }
 
 /// One connection, from accept to close.
-async fn converse(socket: TcpStream, service: TowerToHyperService<Router>) {
-    let line = Arc::new(Line { following: Mutex::default() });
+async fn converse(socket: TcpStream, service: TowerToHyperService<Router>, line: Arc<Line>) {
     let begun = Instant::now();
     let answering = {
         let line = Arc::clone(&line);
         service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            let line = Arc::clone(&line);
             request.extensions_mut().insert(Arc::clone(&line));
-            service.call(request)
+            line.answering.store(true, Ordering::Relaxed);
+            let answer = service.call(request);
+            async move {
+                let answer = answer.await;
+                line.answering.store(false, Ordering::Relaxed);
+                answer
+            }
         })
     };
     let serving = hyper::server::conn::http1::Builder::new()
@@ -243,11 +286,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_lasts_a_minute_unless_it_follows_and_takes_what_it_is_sent() {
         let begun = Instant::now();
-        let short = Line { following: Mutex::default() };
+        let short = Line::default();
         assert_eq!(short.next_look(begun), Some(begun + MAX_AGE));
         tokio::time::advance(MAX_AGE).await;
         assert_eq!(short.next_look(begun), None);
-        let long = Line { following: Mutex::default() };
+        let long = Line::default();
         long.follow(place().await);
         for _ in 0..100 {
             tokio::time::advance(MAX_SILENCE / 2).await;
@@ -256,5 +299,28 @@ mod tests {
         }
         tokio::time::advance(MAX_SILENCE).await;
         assert_eq!(long.next_look(begun), None, "it takes nothing any more");
+    }
+
+    #[tokio::test]
+    async fn the_oldest_idle_connection_makes_room_and_a_follower_never() {
+        let mut tasks = JoinSet::new();
+        let (mut lines, mut handles) = (Lines::default(), Vec::new());
+        for (follows, answering) in [(true, false), (false, true), (false, false), (false, false)] {
+            let line = Arc::new(Line::default());
+            if follows {
+                line.follow(place().await);
+            }
+            line.answering.store(answering, Ordering::Relaxed);
+            let task = tasks.spawn(std::future::pending::<()>());
+            handles.push(task.clone());
+            lines.push(line, task);
+        }
+        for ended in [2, 3, 1] {
+            lines.make_room();
+            assert!(tasks.join_next().await.unwrap().unwrap_err().is_cancelled());
+            assert!(handles[ended].is_finished(), "{ended}");
+        }
+        lines.make_room();
+        assert!(!handles[0].is_finished(), "a follower stays");
     }
 }
