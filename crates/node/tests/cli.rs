@@ -173,3 +173,58 @@ async fn sighup_reads_the_settings_again_and_refuses_bad_ones_whole() {
     }
     shows("roomcast_config_generation 2").await;
 }
+
+fn full() -> Stdio {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into()
+}
+
+#[tokio::test]
+async fn a_node_whose_greeting_cannot_be_printed_serves_all_the_same() {
+    for nobody_reads in [true, false] {
+        let mut arguments = vec!["serve", "--set", "listen.websocket.bind=127.0.0.1:0"];
+        arguments.extend(["--set", "listen.webtransport.bind=127.0.0.1:0", "--set", "listen.admin.bind=127.0.0.1:0"]);
+        let mut command = roomcast(&arguments);
+        if nobody_reads {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            command.stdout(writer);
+        } else {
+            command.stdout(full());
+        }
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let said = async {
+            while let Some(line) = log.next_line().await.unwrap() {
+                if line.contains("where to connect could not be printed") {
+                    return;
+                }
+            }
+            panic!("the log ends without a word about it");
+        };
+        timeout(SOON, said).await.unwrap();
+        let id = child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        // Read on, so that it is not the log that cannot be written.
+        let reading = async { while let Ok(Some(_)) = log.next_line().await {} };
+        let (status, ()) = timeout(SOON, async { tokio::join!(child.wait(), reading) }).await.unwrap();
+        assert_eq!(status.unwrap().code(), Some(0), "nobody reads: {nobody_reads}");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_that_cannot_be_printed_is_a_failure_and_one_that_nobody_reads_is_none() {
+    // Not `output`, which would collect what is printed.
+    let output_to = async |stdout: Stdio| {
+        let schema = roomcast(&["schema"]).stdout(stdout).spawn().unwrap();
+        timeout(SOON, schema.wait_with_output()).await.unwrap().unwrap()
+    };
+    let failed = output_to(full()).await;
+    assert_eq!(failed.status.code(), Some(1));
+    let said = text(&failed.stderr);
+    assert!(said.starts_with("the schema cannot be printed: "), "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = output_to(writer.into()).await;
+    assert_eq!((unread.status.code(), text(&unread.stderr).as_str()), (Some(0), ""));
+}

@@ -356,3 +356,22 @@ async fn help_teaches_what_can_be_asked() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_printed_is_a_failure_and_one_that_nobody_reads_is_none() {
+    let node = Serving::start("").await;
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    // Not `output`, which would collect what is printed.
+    let output_to = async |stdout: Stdio| {
+        let tree = node.command(&["tree"]).stdout(stdout).spawn().unwrap();
+        timeout(SOON, tree.wait_with_output()).await.unwrap().unwrap()
+    };
+    let failed = output_to(full.into()).await;
+    assert_eq!(failed.status.code(), Some(1));
+    let said = text(&failed.stderr);
+    assert!(said.starts_with("the answer cannot be printed: "), "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let unread = output_to(writer.into()).await;
+    assert_eq!((unread.status.code(), text(&unread.stderr).as_str()), (Some(0), ""));
+}

@@ -1,10 +1,13 @@
 //! The command line: what it says, what it prints, and the process around a node (runtime, logs, signals, exit codes).
 
 mod banner;
+// Its `schema` prints with `print!`, which panics where nothing can be printed: `schema` below is what runs.
+#[allow(dead_code)]
 mod check;
 mod logs;
 mod operate;
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -73,9 +76,27 @@ pub fn run(cli: Cli) -> ExitCode {
     match cli.command {
         Command::Serve(arguments) => serve(arguments),
         Command::Check(arguments) => check::check(&arguments),
-        Command::Schema => check::schema(),
+        Command::Schema => schema(),
         Command::Operate(command) => operate::run(command),
     }
+}
+
+/// Prints the schema of the configuration file. Whoever stopped reading (`| head`) has what they wanted.
+fn schema() -> ExitCode {
+    match write_out(&config::schema()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("the schema cannot be printed: {error}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Writes to standard output and says how that went, where `print!` would panic.
+fn write_out(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn serve(arguments: Serve) -> ExitCode {
@@ -126,7 +147,10 @@ async fn serve_until_signal(options: NodeOptions) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    print!("{}", banner::banner(&node, config_file.as_deref()));
+    // A node whose greeting nobody reads serves all the same.
+    if let Err(error) = write_out(&banner::banner(&node, config_file.as_deref())) {
+        tracing::warn!(%error, "where to connect could not be printed");
+    }
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

@@ -50,14 +50,22 @@ pub(super) enum Trouble {
     /// Standard output was closed: no trouble at all.
     #[error("nobody reads what is printed")]
     NobodyReads,
+    /// Standard output takes nothing: a full disk, for example.
+    #[error("the answer cannot be printed: {0}")]
+    Unprinted(std::io::Error),
 }
 
 impl Trouble {
+    /// What it means that printing failed: who has read enough (`| head`) is well served, a full disk has lost the answer.
+    pub(super) fn from_print(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe { Self::NobodyReads } else { Self::Unprinted(error) }
+    }
+
     /// The process's exit code.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::NobodyReads => 0,
-            Self::Token(..) | Self::Refused(_) | Self::Foreign(_) => 1,
+            Self::Token(..) | Self::Refused(_) | Self::Foreign(_) | Self::Unprinted(_) => 1,
             Self::Usage(_) => 2,
             Self::Silent { .. } => 3,
         }

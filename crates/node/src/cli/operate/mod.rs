@@ -1,6 +1,6 @@
 //! The commands that ask a running node: what they take, where they find it, and how they end.
 //!
-//! Exit codes: 0 done; 1 the node refused, or has no such thing; 2 the command was not understood; 3 nobody answers.
+//! Exit codes: 0 done; 1 the node refused, has no such thing, or the answer cannot be printed; 2 the command was not understood; 3 nobody answers.
 //! What is printed lives in `print`, `follow` and `top`; the HTTP client in `client`.
 
 mod client;
@@ -8,7 +8,7 @@ mod follow;
 mod print;
 mod top;
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -249,8 +249,7 @@ fn width() -> usize {
 
 /// Prints, and ends quietly where nobody reads any more (`| head`).
 fn put(text: &str) -> Result<(), Trouble> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|_| Trouble::NobodyReads)
+    super::write_out(text).map_err(Trouble::from_print)
 }
 
 #[cfg(test)]

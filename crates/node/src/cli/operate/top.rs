@@ -143,7 +143,7 @@ fn draw(known: &Known, style: Style) -> Result<(), Trouble> {
         queue!(out, Clear(ClearType::FromCursorDown))?;
         out.flush()
     };
-    drawn().map_err(|_| Trouble::NobodyReads)
+    drawn().map_err(Trouble::from_print)
 }
 
 /// What is drawn: at most `rows` lines.
