@@ -24,8 +24,10 @@ impl Default for TreeOptions {
     }
 }
 
-/// Less than this for the last column is not worth having.
-const MIN_REASON: usize = 20;
+/// Less than this for the last column is not worth having: its heading.
+const MIN_REASON: usize = 11;
+/// Columns that are drawn however narrow the terminal is: who, and in what state.
+const MIN_COLUMNS: usize = 2;
 /// The longest name, with what is drawn before it.
 const MAX_NAME: usize = 60;
 
@@ -113,12 +115,20 @@ fn table(rows: &[Row<'_>], options: &TreeOptions) -> String {
     };
     let widths: [usize; 7] = std::array::from_fn(width);
     let used: usize = widths[..6].iter().map(|width| width + 2).sum();
-    let reason = options.width.saturating_sub(used).max(MIN_REASON);
+    let reason = options.width.saturating_sub(used);
+    // Where not all columns fit, the last ones are left out: a line that wraps spoils all of them.
+    let mut columns = HEADER.len() - usize::from(reason < MIN_REASON);
+    while columns > MIN_COLUMNS
+        && columns < HEADER.len()
+        && widths[..columns].iter().map(|width| width + 2).sum::<usize>() - 2 > options.width
+    {
+        columns -= 1;
+    }
     let mut out = String::new();
     let header = HEADER.map(ToOwned::to_owned);
     let mut line = |row: &[String; 7], paint: &dyn Fn(usize, &str) -> String| {
         let mut text = String::new();
-        for (column, cell) in row.iter().enumerate() {
+        for (column, cell) in row.iter().enumerate().take(columns) {
             let cell = if column == 6 { clean(cell, reason) } else { cell.clone() };
             // Painted after it was measured: what paints has no width.
             let room = " ".repeat(if column == 6 { 0 } else { widths[column].saturating_sub(cell.chars().count()) });
@@ -260,5 +270,17 @@ roomcast    running     2m 10s         0        0
         long.last_reason = Some("y".repeat(1000));
         let text = render(&[long], &TreeOptions { width: 100, ..TreeOptions::default() });
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns_and_no_line_that_wraps() {
+        // The six columns before the last take 60 characters with the gap after them, and 58 without it.
+        for (width, headings) in [(80, 7), (71, 7), (70, 6), (58, 6), (57, 5), (49, 5), (30, 3), (1, 2)] {
+            let text = render(&forest(), &TreeOptions { width, ..TreeOptions::default() });
+            let header = text.lines().next().unwrap();
+            assert_eq!(HEADER.iter().filter(|heading| header.contains(**heading)).count(), headings, "{width}\n{text}");
+            // Two columns are always drawn.
+            assert!(text.lines().all(|line| line.chars().count() <= width.max(23)), "{width}\n{text}");
+        }
     }
 }
