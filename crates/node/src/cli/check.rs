@@ -73,12 +73,6 @@ fn verdict(file: &Path, name: &str, reload: bool, changed: &[Change]) -> String 
     out
 }
 
-/// Prints the schema of the file.
-pub(super) fn schema() -> ExitCode {
-    print!("{}", config::schema());
-    ExitCode::SUCCESS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,6 @@
 
 mod banner;
 // Its `schema` prints with `print!`, which panics where nothing can be printed: `schema` below is what runs.
-#[allow(dead_code)]
 mod check;
 mod logs;
 mod operate;
