@@ -6,6 +6,10 @@ use serde::Serialize;
 
 /// More problems than this are cut: who reads that many has the wrong file.
 pub const MAX_ERRORS: usize = 50;
+/// The most characters of a key in an error: what stands in a bad file may be anything.
+const MAX_KEY: usize = 200;
+/// The most characters of a reason: enough for a list of all that may stand there.
+const MAX_REASON: usize = 1000;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
@@ -15,12 +19,28 @@ pub struct ConfigError {
     pub source_name: String,
     /// The line, from 1, where one is known.
     pub line: Option<usize>,
-    /// The key's full path as `--set` takes it, empty where the text is not even TOML.
+    /// The key's full path as `--set` takes it, empty where the text is not even TOML; at most 200 characters of it.
     pub key: String,
-    /// What is wrong and what may stand there.
+    /// What is wrong and what may stand there, in at most 1000 characters.
     pub reason: String,
     /// The valid name that is nearest to what was written, where one is near.
     pub nearest: Option<String>,
+}
+
+impl ConfigError {
+    fn short(self) -> Self {
+        let Self { source_name, line, key, reason, nearest } = self;
+        let nearest = nearest.map(|nearest| cut(&nearest, MAX_KEY));
+        Self { source_name, line, key: cut(&key, MAX_KEY), reason: cut(&reason, MAX_REASON), nearest }
+    }
+}
+
+/// At most so many characters, with a sign where some are missing.
+pub(super) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 impl fmt::Display for ConfigError {
@@ -42,11 +62,11 @@ impl fmt::Display for ConfigError {
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// Sorts the problems by line and cuts what is too much.
+    /// Sorts the problems by line and cuts what is too much, of them and in each.
     pub(super) fn new(mut errors: Vec<ConfigError>) -> Self {
         errors.sort_by_key(|error| error.line.unwrap_or(usize::MAX));
         errors.truncate(MAX_ERRORS);
-        Self(errors)
+        Self(errors.into_iter().map(ConfigError::short).collect())
     }
 
     /// The problems.
@@ -64,7 +84,7 @@ impl ConfigErrors {
 
 impl From<ConfigError> for ConfigErrors {
     fn from(error: ConfigError) -> Self {
-        Self(vec![error])
+        Self(vec![error.short()])
     }
 }
 

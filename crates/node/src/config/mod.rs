@@ -1,11 +1,12 @@
 //! `supervisor.toml`: what an operator may set, its defaults, and errors that say where and what to change.
 //!
 //! `settings`, `listen` and `supervision` are the values; `parse` makes them out of a file and `--set` values, with the help
-//! of `read` (syntax, keys, types) and `check` (ranges, contradictions); `change` compares two of them; `settle` says when a
+//! of `read` (syntax, keys, types, in a bounded `document`) and `check` (ranges, contradictions); `change` compares two of them; `settle` says when a
 //! watched file is worth reading; `schema` is for editors. Nothing here opens a socket or starts an actor.
 
 mod change;
 mod check;
+mod document;
 mod duration;
 mod error;
 mod listen;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::change::written;
 use super::check::{Problem, check};
 use super::error::{ConfigError, ConfigErrors, MAX_ERRORS};
-use super::read::{self, Reading};
+use super::read::{self, Places, Reading};
 use super::settings::Settings;
 
 /// A file that is larger is no configuration: it is not read.
@@ -77,7 +77,11 @@ pub fn parse(source_name: &str, text: &str, overrides: &[String]) -> Result<Sett
     let problems = check(&settings).into_iter();
     // Where a default stands in for a bad value, what contradicts it was not meant.
     let problems = problems.filter(|problem| !known(&problem.key) && !problem.with.iter().any(|key| known(key)));
-    errors.extend(problems.take(MAX_ERRORS).map(|problem| locate(problem, source_name, text)));
+    let mut problems = problems.take(MAX_ERRORS).peekable();
+    if problems.peek().is_some() {
+        let places = Places::new(text);
+        errors.extend(problems.map(|problem| locate(problem, source_name, &places)));
+    }
     if !errors.is_empty() {
         return Err(ConfigErrors::new(errors));
     }
@@ -137,6 +141,7 @@ fn lay_over(text: &str, overrides: &[String]) -> Result<Settings, ConfigErrors> 
     // Once all are laid over: what contradicts the file may agree with a later --set.
     let errors: Vec<ConfigError> = check(&settings)
         .into_iter()
+        .take(MAX_ERRORS)
         .map(|Problem { key, with, reason, nearest }| {
             let about = |set: &[String]| key.starts_with(set) || with.iter().any(|with| with.starts_with(set));
             let blamed: Vec<String> =
@@ -154,10 +159,10 @@ fn plain(source_name: String, line: Option<usize>, key: String, reason: String) 
 }
 
 /// The line of the key; where a default is contradicted, that of the key that contradicts it.
-fn locate(problem: Problem, source_name: &str, text: &str) -> ConfigError {
+fn locate(problem: Problem, source_name: &str, places: &Places<'_>) -> ConfigError {
     let Problem { key, with, reason, nearest } = problem;
-    let places: Vec<_> = std::iter::once(&key).chain(&with).filter_map(|key| read::line_of_key(text, key)).collect();
-    let place = places.iter().find(|place| place.exact).or(places.first());
+    let found: Vec<_> = std::iter::once(&key).chain(&with).filter_map(|key| places.find(key)).collect();
+    let place = found.iter().find(|place| place.exact).or(found.first());
     let line = place.map(|place| place.line);
     ConfigError { source_name: source_name.to_owned(), line, key: written(&key), reason, nearest }
 }

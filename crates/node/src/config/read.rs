@@ -11,12 +11,13 @@ use serde::de::IntoDeserializer;
 use toml::de::{DeTable, DeValue};
 
 use super::change::written;
-use super::error::{ConfigError, MAX_ERRORS};
+use super::document::{Document, Lines, MAX_VALUES};
+use super::error::{ConfigError, MAX_ERRORS, cut};
 use super::settings::Settings;
 use super::suggest::nearest;
 
-/// The most characters of a key in a text that is no TOML: what stands there may be anything.
-const MAX_KEY: usize = 200;
+/// The most characters of an unknown name inside a reason: what may stand there instead follows, and must not be cut.
+const MAX_NAME: usize = 64;
 
 /// What a text says.
 pub(super) struct Reading {
@@ -30,17 +31,19 @@ pub(super) struct Reading {
 
 /// Reads a text. `None` for the settings' sake: when it is not TOML, nothing else about it is worth saying.
 pub(super) fn read(source_name: &str, text: &str) -> Result<Reading, Vec<ConfigError>> {
-    let (document, syntax) = DeTable::parse_recoverable(text);
-    // A text that is no TOML at all has an error nearly everywhere: bounded before any of them is written down.
-    let told = syntax.iter().take(MAX_ERRORS);
-    let mut errors: Vec<ConfigError> = told.map(|error| syntax_error(source_name, text, error)).collect();
-    errors.dedup_by(|a, b| a.line == b.line);
+    let Document { table: mut document, syntax, values } = Document::new(text);
+    let lines = Lines::new(text);
+    let mut errors = syntax_errors(source_name, &lines, text, &syntax);
     if syntax.iter().any(|error| error.message() != DUPLICATE) {
         return Err(errors);
     }
-    let mut document = document.into_inner();
+    if values > MAX_VALUES {
+        let reason = format!("holds more than {MAX_VALUES} values: no configuration needs as many");
+        let source_name = source_name.to_owned();
+        return Err(vec![ConfigError { source_name, line: None, key: String::new(), reason, nearest: None }]);
+    }
     let mut bad: Vec<Vec<String>> = Vec::new();
-    for (path, line) in lists_for_tables(&document, text) {
+    for (path, line) in lists_for_tables(&document, &lines) {
         remove(&mut document, &path);
         let reason = "invalid type: list, expected a table".to_owned();
         let (source_name, key) = (source_name.to_owned(), written(&path));
@@ -69,7 +72,7 @@ pub(super) fn read(source_name: &str, text: &str) -> Result<Reading, Vec<ConfigE
         }
         errors.push(ConfigError {
             source_name: source_name.to_owned(),
-            line: Some(line_of(text, span.start)),
+            line: Some(lines.of(span.start)),
             key: written(&path),
             reason,
             nearest,
@@ -81,19 +84,32 @@ pub(super) fn read(source_name: &str, text: &str) -> Result<Reading, Vec<ConfigE
     }
 }
 
-/// The line of a key, or of what is nearest above it.
-pub(super) fn line_of_key(text: &str, path: &[String]) -> Option<Place> {
-    let mut table = DeTable::parse_recoverable(text).0.into_inner();
-    let mut place = None;
-    for (depth, part) in path.iter().enumerate() {
-        let Some((key, value)) = table.into_iter().find(|(key, _)| key.get_ref() == part.as_str()) else { break };
-        place = Some(Place { line: line_of(text, key.span().start), exact: depth + 1 == path.len() });
-        match value.into_inner() {
-            DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
+/// Where the keys of a text are. The text is read once for all of them.
+pub(super) struct Places<'a> {
+    table: DeTable<'a>,
+    lines: Lines<'a>,
+}
+
+impl<'a> Places<'a> {
+    /// Reads a text.
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { table: Document::new(text).table, lines: Lines::new(text) }
     }
-    place
+
+    /// The line of a key, or of what is nearest above it.
+    pub(super) fn find(&self, path: &[String]) -> Option<Place> {
+        let mut table = &self.table;
+        let mut place = None;
+        for (depth, part) in path.iter().enumerate() {
+            let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == part.as_str()) else { break };
+            place = Some(Place { line: self.lines.of(key.span().start), exact: depth + 1 == path.len() });
+            match value.get_ref() {
+                DeValue::Table(inner) => table = inner,
+                _ => break,
+            }
+        }
+        place
+    }
 }
 
 /// Where a key is.
@@ -106,11 +122,27 @@ pub(super) struct Place {
 
 const DUPLICATE: &str = "duplicate key";
 
-fn syntax_error(source_name: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+/// One error a line, the first there, and no more than anybody reads: a text that is no TOML at all has one nearly everywhere.
+fn syntax_errors(source_name: &str, lines: &Lines<'_>, text: &str, syntax: &[toml::de::Error]) -> Vec<ConfigError> {
     // At the end of a text without a value, the last line is meant, not the one after it.
-    let at = error.span().map_or(0, |span| span.start).min(text.trim_end().len());
-    let line = line_of(text, at);
-    let message = error.message().trim();
+    let end = text.trim_end().len();
+    let mut places: Vec<(usize, &toml::de::Error)> =
+        syntax.iter().map(|error| (lines.of(error.span().map_or(0, |span| span.start).min(end)), error)).collect();
+    places.sort_by_key(|(line, _)| *line);
+    places.dedup_by_key(|(line, _)| *line);
+    if places.is_empty() {
+        return Vec::new();
+    }
+    let headers: Vec<usize> = (1..=lines.count()).filter(|line| header_on(lines.text(*line)).is_some()).collect();
+    let told = places.into_iter().take(MAX_ERRORS);
+    told.map(|(line, error)| {
+        let key = key_on_line(lines, &headers, line);
+        syntax_error(source_name, line, key, error.message().trim())
+    })
+    .collect()
+}
+
+fn syntax_error(source_name: &str, line: usize, key: String, message: &str) -> ConfigError {
     // What the parser would have taken instead is no help when quotes are missing.
     let message = message.strip_suffix(", expected literal string").unwrap_or(message);
     let reason = if message == DUPLICATE {
@@ -118,37 +150,30 @@ fn syntax_error(source_name: &str, text: &str, error: &toml::de::Error) -> Confi
     } else {
         format!("is not valid TOML: {message}")
     };
-    let key = key_on_line(text, line);
     ConfigError { source_name: source_name.to_owned(), line: Some(line), key, reason, nearest: None }
 }
 
-/// The key that is written on a line which may not be TOML, under the header above it: a best effort, for people.
-fn key_on_line(text: &str, line: usize) -> String {
-    let key = whole_key_on_line(text, line);
-    match key.char_indices().nth(MAX_KEY) {
-        Some((end, _)) => format!("{}…", &key[..end]),
-        None => key,
+/// The key that is written on a line which may not be TOML, under the last of the headers above it: a best effort, for
+/// people.
+fn key_on_line(lines: &Lines<'_>, headers: &[usize], line: usize) -> String {
+    let text = lines.text(line);
+    if let Some(header) = header_on(text) {
+        return header.to_owned();
     }
-}
-
-fn whole_key_on_line(text: &str, line: usize) -> String {
-    let header_of =
-        |line: &str| line.trim().strip_prefix('[').map(|rest| rest.trim_matches(['[', ']', ' ']).to_owned());
-    let lines: Vec<&str> = text.lines().take(line).collect();
-    let Some((last, before)) = lines.split_last() else { return String::new() };
-    if let Some(header) = header_of(last) {
-        return header;
-    }
-    let Some((key, _)) = last.split_once(['=', ':']) else { return String::new() };
-    let header = before.iter().rev().find_map(|line| header_of(line));
-    match header {
+    let Some((key, _)) = text.split_once(['=', ':']) else { return String::new() };
+    let above = headers[..headers.partition_point(|header| *header < line)].last();
+    match above.and_then(|header| header_on(lines.text(*header))) {
         Some(header) => format!("{header}.{}", key.trim()),
         None => key.trim().to_owned(),
     }
 }
 
+fn header_on(line: &str) -> Option<&str> {
+    line.trim().strip_prefix('[').map(|rest| rest.trim_matches(['[', ']', ' ']))
+}
+
 /// Where a list stands in a table's place. Serde would take its elements for the table's values, one after the other.
-fn lists_for_tables(document: &DeTable<'_>, text: &str) -> Vec<(Vec<String>, usize)> {
+fn lists_for_tables(document: &DeTable<'_>, lines: &Lines<'_>) -> Vec<(Vec<String>, usize)> {
     fn walk(table: &DeTable<'_>, path: &mut Vec<String>, found: &mut dyn FnMut(&[String], usize)) {
         for (key, value) in table {
             path.push(key.get_ref().to_string());
@@ -169,7 +194,7 @@ fn lists_for_tables(document: &DeTable<'_>, text: &str) -> Vec<(Vec<String>, usi
     let mut lists = Vec::new();
     walk(document, &mut Vec::new(), &mut |path, start| {
         if is_table(path) && lists.len() < MAX_ERRORS {
-            lists.push((path.to_vec(), line_of(text, start)));
+            lists.push((path.to_vec(), lines.of(start)));
         }
     });
     lists
@@ -183,6 +208,7 @@ fn explain(message: &str) -> (String, Option<String>) {
     let known = message.split("expected").nth(1).unwrap_or_default();
     let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
     let near = nearest(unknown, known.iter().copied());
+    let unknown = cut(unknown, MAX_NAME);
     let what = if message.starts_with("unknown field") { "unknown key" } else { "unknown value" };
     let reason = match near {
         Some(near) => format!("{what} `{unknown}`; did you mean `{near}`?"),
@@ -212,10 +238,6 @@ fn in_words(message: &str) -> String {
 
 fn quoted<'a>(message: &'a str, before: &str) -> Option<&'a str> {
     message.strip_prefix(before)?.strip_prefix('`')?.split('`').next()
-}
-
-fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// The path of the innermost key whose key or value covers the span.

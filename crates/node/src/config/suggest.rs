@@ -1,7 +1,13 @@
 //! "Did you mean": the valid name nearest to what was written. Pure.
 
+/// Longer than any name that is meant, by far; comparing takes time and memory that grow with it.
+const MAX_WRITTEN: usize = 200;
+
 /// The nearest of the names, if it is near enough to be a slip.
 pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if written.len() > MAX_WRITTEN {
+        return None;
+    }
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&written.to_lowercase(), &candidate.to_lowercase()), candidate))

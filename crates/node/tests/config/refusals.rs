@@ -1,5 +1,7 @@
 //! Broken files: each is refused, with a message that names the key and the line.
 
+use std::time::{Duration, Instant};
+
 use roomcast_node::config::{ConfigError, MAX_ERRORS, parse};
 
 /// Text, line, key, a part of the reason.
@@ -323,10 +325,56 @@ fn a_thousand_problems_are_cut() {
 
 #[test]
 fn a_text_that_is_wrong_nearly_everywhere_is_refused_in_no_time_and_few_words() {
-    let text = format!("[{}]\n{}", "a".repeat(100_000), "x=\n".repeat(33_000));
-    let found = errors(&text);
-    assert!(found.len() <= MAX_ERRORS);
-    assert!(found.iter().all(|error| error.to_string().len() < 1_000));
+    let lines = |count: usize, line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
+    let long = "a".repeat(100_000);
+    for (what, text) in [
+        ("no TOML under a long header", format!("[{long}]\n{}", "x=\n".repeat(33_000))),
+        ("a long unknown key", format!("{long} = 1\n")),
+        ("a long unknown table", format!("[{long}]\nx = 1\n")),
+        (
+            "unknown keys under a long name",
+            format!("[supervision.{long}]\n{}", lines(9_000, &|n| format!("x{n} = 1\n"))),
+        ),
+        ("a long value", format!("[limits]\nmax_rooms = \"{long}\"\n")),
+        ("a long log filter", format!("[telemetry]\nlog = \"{}=x\"\n", "a,".repeat(50_000))),
+        ("unknown tables, deep", lines(4_500, &|n| format!("[a{n}.b.c.d]\n"))),
+        ("more values than are looked at", lines(26_000, &|n| format!("k{n} = 1\n"))),
+        ("unknown supervisors", lines(7_500, &|n| format!("[supervision.u{n}]\nintensity = 1\n"))),
+        ("bad addresses", format!("[limits]\ntrusted_proxies = [{}]\n", "\"x\",".repeat(19_000))),
+        ("duplicates", "x = 1\n".repeat(40_000)),
+    ] {
+        let began = Instant::now();
+        let found = errors(&text);
+        let took = began.elapsed();
+        println!("{what}: {took:?}, {} errors", found.len());
+        assert!(!found.is_empty() && found.len() <= MAX_ERRORS, "{what}: {} errors", found.len());
+        let longest = found.iter().map(|error| error.to_string().len()).max().unwrap();
+        assert!(longest < 1_500, "{what}: {longest} bytes");
+        // Well under a second on an idle machine.
+        assert!(took < Duration::from_secs(10), "{what}: {took:?}");
+    }
+}
+
+#[test]
+fn several_mistakes_on_each_line_are_one_error_a_line() {
+    let found = errors(&"a = = = = = = = = \"\n".repeat(1_000));
+    let lines: Vec<_> = found.iter().map(|error| error.line.unwrap()).collect();
+    assert_eq!(lines, (1..=MAX_ERRORS).collect::<Vec<_>>());
+}
+
+/// Dotted keys in inline tables make a document that is thousands deep; threads that read settings have 2 MiB of stack.
+#[test]
+fn a_text_that_nests_without_end_is_refused() {
+    let dotted = ["a"; 79].join(".");
+    let nested = (0..78).fold("{a=1}".to_owned(), |inner, _| format!("{{{dotted}={inner}}}"));
+    for head in
+        ["", "[node]\nname = ", "[supervision.x]\nbackoff = ", "[limits]\ntrusted_proxies = [\"x\"]\na = [", "= = ="]
+    {
+        let text =
+            if head.is_empty() { format!("[{dotted}]\n{dotted} = {nested}\n") } else { format!("{head}{nested}") };
+        let reader = std::thread::Builder::new().stack_size(2 << 20).spawn(move || errors(&text).len()).unwrap();
+        assert!(reader.join().unwrap() >= 1);
+    }
 }
 
 #[test]
