@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use roomcast_node::Node;
+use roomcast_node::config::Verdict;
 
-use crate::support::{BASE, Folder, eventually, metric, rooms, rooms_in_force, start};
+use crate::support::{BASE, Folder, eventually, metric, reload, rooms, rooms_in_force, start};
 
 const TIMES: usize = 1000;
 /// After so many replacements the node is waited for, so that it also acts between them.
@@ -187,6 +188,25 @@ async fn a_file_that_is_gone_for_a_moment_is_no_mistake_and_one_that_stays_away_
     std::fs::write(folder.file(), rooms(16)).unwrap();
     eventually("the file that came back is in force", || rooms_in_force(&node) == 16).await;
     assert_eq!(metric(&node, "roomcast_config_rejections_total"), 1.0);
+    node.stop().await;
+}
+
+/// Opening a pipe waits for somebody who writes to it, for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_in_the_files_place_is_refused_and_the_good_file_after_it_is_in_force() {
+    let folder = Folder::new();
+    std::fs::write(folder.file(), rooms(10)).unwrap();
+    let node = start(&folder.file()).await;
+    let draft = folder.path.join("draft");
+    assert!(std::process::Command::new("mkfifo").arg(&draft).status().unwrap().success());
+    std::fs::rename(&draft, folder.file()).unwrap();
+    let outcome = reload(&node).await;
+    assert_eq!(outcome.verdict, Verdict::Refused);
+    assert!(outcome.errors[0].to_string().contains("it is not a file"), "{:?}", outcome.errors);
+    assert_eq!(rooms_in_force(&node), 10, "the settings in force stay");
+    std::fs::write(&draft, rooms(11)).unwrap();
+    std::fs::rename(&draft, folder.file()).unwrap();
+    eventually("the good file is in force", || rooms_in_force(&node) == 11).await;
     node.stop().await;
 }
 
