@@ -13,10 +13,9 @@ const MAX_LENGTH: u64 = 4096;
 /// # Errors
 /// When it cannot be read or holds no token.
 pub(crate) fn read(file: &Path) -> std::io::Result<String> {
-    if std::fs::metadata(file)?.len() > MAX_LENGTH {
-        return Err(std::io::Error::other("is too long to be a token"));
-    }
-    let token = std::fs::read_to_string(file)?.trim().to_owned();
+    let bytes = crate::config::read_at_most(file, MAX_LENGTH)?;
+    let text = String::from_utf8(bytes).map_err(|_| std::io::Error::other("is not text"))?;
+    let token = text.trim().to_owned();
     if token.len() < MIN_LENGTH {
         return Err(std::io::Error::other("holds fewer than 16 characters, which can be guessed"));
     }
@@ -92,6 +91,20 @@ mod tests {
         assert_eq!(find(port), Some(token.clone()));
         std::fs::remove_file(&file).unwrap();
         assert_ne!(find(port), Some(token));
+    }
+
+    /// A pipe would be waited for, for ever, and what the system makes up says that its length is 0.
+    #[test]
+    fn what_is_no_file_or_hides_its_length_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("token");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(read(&pipe).unwrap_err().to_string().contains("it is not a file"));
+        assert!(read(directory.path()).unwrap_err().to_string().contains("it is not a file"));
+        let made_up = Path::new("/proc/kallsyms");
+        if made_up.exists() {
+            assert!(read(made_up).unwrap_err().to_string().contains("it is larger than 4096 bytes"));
+        }
     }
 
     #[test]

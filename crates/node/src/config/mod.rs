@@ -22,7 +22,7 @@ pub use change::{Change, ReloadOutcome, Verdict, diff, in_force};
 pub use error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub use listen::{AdminSettings, ListenSettings, Tls, TlsFiles, TlsMode, WebSocketSettings, WebTransportSettings};
 pub use parse::{MAX_FILE_BYTES, load, parse};
-pub(crate) use parse::{internal, parse_bytes, read_file, unreadable};
+pub(crate) use parse::{internal, parse_bytes, read_at_most, read_file, unreadable};
 pub use schema::schema;
 pub use settings::{
     Algorithm, AuthMode, AuthSettings, BusKind, BusSettings, ChaosSettings, DialectName, EgressSettings, LimitSettings,

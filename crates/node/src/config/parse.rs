@@ -22,11 +22,19 @@ pub fn load(file: Option<&Path>, overrides: &[String]) -> Result<Settings, Confi
     parse_bytes(path, bytes, overrides)
 }
 
-/// The file's bytes.
+/// A configuration file's bytes.
 ///
 /// # Errors
 /// When it cannot be read, is not a file, or is larger than [`MAX_FILE_BYTES`].
 pub(crate) fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    read_at_most(path, MAX_FILE_BYTES)
+}
+
+/// The bytes of a file that may have at most so many.
+///
+/// # Errors
+/// When it cannot be read, is not a file, or is larger.
+pub(crate) fn read_at_most(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     use std::io::{Error, Read};
     let no_file = || Error::other("it is not a file");
     // Opening a pipe might never end, and neither might reading it or a device.
@@ -38,9 +46,10 @@ pub(crate) fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
         return Err(no_file());
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::other(format!("it is larger than {MAX_FILE_BYTES} bytes")));
+    // Not by its length: that of files which the system makes up, as in /proc, says nothing.
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(Error::other(format!("it is larger than {most} bytes")));
     }
     Ok(bytes)
 }
