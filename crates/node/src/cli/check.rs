@@ -1,5 +1,6 @@
-//! `roomcast check` and `roomcast schema`: what a running node would say of a configuration, without one.
+//! `roomcast check`: what a running node would say of a configuration, without one.
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,7 +33,7 @@ pub(super) fn check(arguments: &Check) -> ExitCode {
     let compared = base.and_then(|base| Ok(config::diff(&base, &config::load(Some(file), &[])?)));
     let name = against.as_ref().map_or_else(|| "defaults".to_owned(), |path| path.display().to_string());
     let code = if compared.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    match compared {
+    let printed = match compared {
         _ if *json => {
             let good = compared.is_ok();
             let (changed, errors) = match compared {
@@ -46,12 +47,20 @@ pub(super) fn check(arguments: &Check) -> ExitCode {
                 "changed": changed,
                 "errors": errors,
             });
-            println!("{verdict:#}");
+            super::write_out(&format!("{verdict:#}\n"))
         }
-        Ok(changed) => print!("{}", verdict(file, &name, against.is_some(), &changed)),
-        Err(errors) => eprintln!("{errors}"),
+        Ok(changed) => super::write_out(&verdict(file, &name, against.is_some(), &changed)),
+        Err(errors) => writeln!(std::io::stderr(), "{errors}"),
+    };
+    match printed {
+        // Whoever stopped reading (`| head`) has what they wanted; the exit code still says whether the file is good.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            // Where that cannot be printed either, there is the exit code.
+            let _ = writeln!(std::io::stderr(), "the verdict cannot be printed: {error}");
+            ExitCode::FAILURE
+        }
+        _ => code,
     }
-    code
 }
 
 /// The lines for a good file.

@@ -78,6 +78,36 @@ fn a_bad_file_is_told_whole_for_people_and_for_programs() {
     assert_eq!(said["errors"].as_array().unwrap().len(), 2);
 }
 
+/// Runs `check` on a good file, or on a bad one, where standard output goes.
+fn check_into(output: impl Into<std::process::Stdio>, good: bool, json: bool) -> Output {
+    let folder = Folder::new();
+    std::fs::write(folder.file(), if good { "[limits]\nmax_rooms = 7\n" } else { "[limitz]\n" }).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+    command.args(["check", path(&folder.file())]).args(json.then_some("--json"));
+    command.stdout(output).stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[test]
+fn a_reader_that_has_gone_leaves_the_exit_code_to_say_whether_the_file_is_good() {
+    for (good, json) in [(true, false), (true, true), (false, true)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let checked = check_into(writer, good, json);
+        assert_eq!(checked.status.code(), Some(if good { 0 } else { 1 }), "{checked:?}");
+        assert_eq!(text(&checked.stderr), "");
+    }
+}
+
+#[test]
+fn a_verdict_that_cannot_be_written_is_a_failure() {
+    for json in [false, true] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let checked = check_into(full, true, json);
+        assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+        assert!(text(&checked.stderr).starts_with("the verdict cannot be printed: "), "{checked:?}");
+    }
+}
+
 #[test]
 fn the_schema_that_is_printed_is_the_one_that_is_checked_in() {
     let printed = roomcast(&["schema"]);
