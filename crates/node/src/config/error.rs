@@ -1,6 +1,6 @@
 //! What is said about a configuration that is refused: where, which key, why, and what may stand there instead.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use serde::Serialize;
 
@@ -43,16 +43,32 @@ pub(super) fn cut(text: &str, most: usize) -> String {
     }
 }
 
+/// What acts on a terminal, ends a line or turns the text around is shown, not done: keys and values may be anything.
+fn escaped(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+    for character in text.chars() {
+        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if character.is_control() || turns {
+            write!(f, "{}", character.escape_default())?;
+        } else {
+            f.write_char(character)?;
+        }
+    }
+    Ok(())
+}
+
+/// One line, whatever the texts hold.
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source_name)?;
+        escaped(f, &self.source_name)?;
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
         if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
+            f.write_str(": ")?;
+            escaped(f, &self.key)?;
         }
-        write!(f, ": {}", self.reason)
+        f.write_str(": ")?;
+        escaped(f, &self.reason)
     }
 }
 
@@ -98,5 +114,41 @@ impl fmt::Display for ConfigErrors {
             error.fmt(f)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_that_does_nothing_to_a_terminal() {
+        let error = ConfigError {
+            source_name: "a\nb.toml".into(),
+            line: Some(1),
+            key: "\"\u{1b}[2J\u{202e}\"".into(),
+            reason: "unknown key `\r\u{7f}\u{9b}ü\u{2028}`".into(),
+            nearest: None,
+        };
+        let shown = r#"a\nb.toml:1: "\u{1b}[2J\u{202e}": unknown key `\r\u{7f}\u{9b}ü\u{2028}`"#;
+        assert_eq!(error.to_string(), shown);
+        assert_eq!(ConfigErrors::new(vec![error.clone(), error]).to_string(), format!("{shown}\n{shown}"));
+    }
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        assert_eq!(cut("aüo", 3), "aüo");
+        assert_eq!(cut("aüo", 2), "aü…");
+        let long = ConfigError {
+            source_name: "a.toml".into(),
+            line: None,
+            key: "ü".repeat(500),
+            reason: "ü".repeat(5000),
+            nearest: Some("ü".repeat(500)),
+        };
+        let errors = ConfigErrors::from(long).into_vec();
+        let lengths = (errors[0].key.chars().count(), errors[0].reason.chars().count());
+        assert_eq!(lengths, (MAX_KEY + 1, MAX_REASON + 1));
+        assert_eq!(errors[0].nearest.as_ref().map(|nearest| nearest.chars().count()), Some(MAX_KEY + 1));
     }
 }

@@ -316,6 +316,24 @@ fn a_duplicate_hides_no_other_problem() {
 }
 
 #[test]
+fn what_a_file_says_cannot_act_on_the_terminal_that_shows_its_errors() {
+    for text in [
+        "\"\\u001b[2J\\n\" = 1\n",
+        "[supervision.\"\\u001b[2J\\n\"]\nintensity = 1\n",
+        "[node]\ndialect = \"\\u001b[2J\\n\"\n",
+        "[listen.websocket]\ntls = \"\\u001b[2J\\n\"\n",
+        "[limits]\ntrusted_proxies = [\"\\u001b[2J\\n\"]\n",
+        "[telemetry]\nlog = \"a=\\u001b[2J\\n=\"\n",
+        "[limits]\nmax_rooms = \"\\u001b[2J\\n\"\n",
+        "\u{1b}[2J\u{7} = = 1\n",
+    ] {
+        let errors = errors(text);
+        let shown = errors[0].to_string();
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+    }
+}
+
+#[test]
 fn a_thousand_problems_are_cut() {
     let unknown: String = (0..1000).map(|n| format!("key{n} = 1\n")).collect();
     assert_eq!(errors(&unknown).len(), MAX_ERRORS);
