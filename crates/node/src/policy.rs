@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use roomcast_supervision::{Backoff, BackoffError, PathPattern, PatternError, Policy, PolicyPatch, PolicySet};
+use roomcast_supervision::{
+    ActorPath, Backoff, BackoffError, PathPattern, PatternError, Policy, PolicyPatch, PolicySet,
+};
 
 use crate::config::{BackoffSettings, PolicySettings, Settings, StrategyName, nearest};
 
@@ -50,6 +52,12 @@ pub(crate) enum PathError {
     /// It is no path at all.
     #[error(transparent)]
     Pattern(#[from] PatternError),
+    /// The tree writes that name otherwise, so the pattern would match nothing.
+    #[error("is not how the tree writes that name; write it as `{0}`")]
+    Escapes(String),
+    /// No actor has such a name.
+    #[error("`{0}` stands for what no name holds: control characters, or bytes that are no UTF-8")]
+    NoName(String),
     /// It is a worker's.
     #[error("this is a worker, and a policy is for the supervisor that restarts it: {}", shown(.0))]
     Worker(String),
@@ -62,7 +70,8 @@ impl PathError {
     /// The name that was probably meant.
     pub(crate) fn nearest(&self) -> Option<String> {
         match self {
-            Self::Pattern(_) => None,
+            Self::Pattern(_) | Self::NoName(_) => None,
+            Self::Escapes(near) => Some(near.clone()),
             Self::Worker(above) => Some(above.clone()),
             Self::Unknown(near) => near.clone(),
         }
@@ -80,6 +89,27 @@ fn known_supervisors() -> String {
     )
 }
 
+/// A segment as the tree writes the name that it stands for; `None` where no actor has such a name.
+fn as_the_tree_writes(segment: &str) -> Option<String> {
+    if segment == "*" {
+        return Some(segment.to_owned());
+    }
+    let mut name = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first == b'%' {
+            let (digits, tail) = rest.split_at_checked(2)?;
+            name.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = tail;
+        } else {
+            name.push(*first);
+        }
+    }
+    let name = String::from_utf8(name).ok().filter(|name| !name.contains(char::is_control))?;
+    Some(ActorPath::root("").child(&name).as_str().to_owned())
+}
+
 /// Checks one table's name.
 ///
 /// # Errors
@@ -90,6 +120,12 @@ pub(crate) fn check_path(path: &str) -> Result<(), PathError> {
         return Ok(());
     }
     let names: Vec<&str> = path.split('/').collect();
+    let written =
+        names.iter().map(|name| as_the_tree_writes(name).ok_or_else(|| PathError::NoName((*name).to_owned())));
+    let written = written.collect::<Result<Vec<_>, _>>()?.join("/");
+    if written != path {
+        return Err(PathError::Escapes(written));
+    }
     match names[..] {
         ["rooms" | "*", _] => Ok(()),
         ["telemetry" | "config" | "admin"] => Err(PathError::Worker(String::new())),

@@ -170,7 +170,7 @@ const CONTRADICTIONS: [Broken; 10] = [
     ),
 ];
 
-const TREE: [Broken; 20] = [
+const TREE: [Broken; 26] = [
     (
         "[supervision.\"rooms/*\"]\nstrategy = \"one_for_all\"\n",
         2,
@@ -195,6 +195,17 @@ const TREE: [Broken; 20] = [
     ),
     ("[supervision.\"rooms/\"]\nintensity = 3\n", 1, "supervision.\"rooms/\"", "empty segment"),
     ("[supervision.\"rooms/a b\"]\nintensity = 3\n", 1, "supervision.\"rooms/a b\"", "is not a name"),
+    ("[supervision.\"rooms/%61\"]\nintensity = 3\n", 1, "supervision.\"rooms/%61\"", "write it as `rooms/a`"),
+    (
+        "[supervision.\"rooms/%c3%a9\"]\nintensity = 3\n",
+        1,
+        "supervision.\"rooms/%c3%a9\"",
+        "write it as `rooms/%C3%A9`",
+    ),
+    ("[supervision.\"room%73/*\"]\nintensity = 3\n", 1, "supervision.\"room%73/*\"", "write it as `rooms/*`"),
+    ("[supervision.\"rooms/%00\"]\nintensity = 3\n", 1, "supervision.\"rooms/%00\"", "what no name holds"),
+    ("[supervision.\"rooms/a%0A\"]\nintensity = 3\n", 1, "supervision.\"rooms/a%0A\"", "what no name holds"),
+    ("[supervision.\"rooms/%FF\"]\nintensity = 3\n", 1, "supervision.\"rooms/%FF\"", "what no name holds"),
     ("[supervision.telemetry]\nintensity = 3\n", 1, "supervision.telemetry", "this is a worker"),
     ("[supervision.\"bus/link\"]\nintensity = 3\n", 1, "supervision.\"bus/link\"", "`bus`"),
     ("[supervision.\"rooms/a/room\"]\nintensity = 3\n", 1, "supervision.\"rooms/a/room\"", "`rooms/a`"),
@@ -254,6 +265,7 @@ fn a_nearest_name_is_given_for_programs_too() {
         ("[node]\ndialect = \"sed\"\n", Some("seed")),
         ("[supervision.\"roms/*\"]\nintensity = 3\n", Some("rooms/*")),
         ("[supervision.\"rooms/a/room\"]\nintensity = 3\n", Some("rooms/a")),
+        ("[supervision.\"rooms/%61\"]\nintensity = 3\n", Some("rooms/a")),
         ("[telemetry]\nlog = \"inof\"\n", Some("info")),
         ("[limits]\ncolour = 1\n", None),
     ] {
@@ -421,9 +433,20 @@ fn what_is_not_text_or_no_file_or_huge_is_refused() {
 
 #[test]
 fn the_root_and_patterns_and_single_rooms_may_have_policies() {
-    for path in
-        ["", "*", "*/*", "bus", "rooms", "rooms/*", "rooms/standup", "rooms/caf%C3%A9", "connections", "listeners"]
-    {
+    for path in [
+        "",
+        "*",
+        "*/*",
+        "bus",
+        "rooms",
+        "rooms/*",
+        "rooms/standup",
+        "rooms/caf%C3%A9",
+        "rooms/%2A",
+        "rooms/a%2Fb",
+        "connections",
+        "listeners",
+    ] {
         let text = format!("[supervision.\"{path}\"]\nintensity = 3\n");
         assert!(parse("supervisor.toml", &text, &[]).is_ok(), "{path}");
     }
