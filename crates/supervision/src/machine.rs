@@ -260,7 +260,9 @@ impl Machine {
     fn advance(&mut self, now: Now) {
         loop {
             match &mut self.phase {
-                Phase::Settled if self.ready && std::mem::take(&mut self.over) => self.end(ExitReason::AutoShutdown, now),
+                Phase::Settled if self.ready && std::mem::take(&mut self.over) => {
+                    self.end(ExitReason::AutoShutdown, now)
+                }
                 Phase::New | Phase::Settled | Phase::Ended => return,
                 Phase::Ending { why, below } => {
                     let (why, below) = (why.clone(), *below);

@@ -137,10 +137,13 @@ impl Node {
         let mut status = lock(&self.status);
         if status.generation == generation {
             // A start that fails does not shorten the time that the path has been down.
-            if status.state != ActorState::Starting || generation == 1 {
+            if !matches!(status.state, ActorState::Starting | ActorState::Restarting) || generation == 1 {
                 status.since = Instant::now();
             }
-            self.enter(&mut status, ActorState::Down);
+            // One that was abandoned may end while its path waits for the next.
+            if status.state != ActorState::Restarting {
+                self.enter(&mut status, ActorState::Down);
+            }
             status.stuck = None;
             status.last_reason = Some(reason.clone());
             status.control = None;
@@ -333,6 +336,18 @@ mod tests {
         node.down(generation, &ExitReason::Killed);
         node.stopping();
         assert_eq!(node.entry().state, ActorState::Down);
+    }
+
+    #[test]
+    fn an_abandoned_one_that_ends_does_not_end_the_wait_for_the_next() {
+        let node = Node::root(ActorPath::root("root"));
+        let generation = node.begin(1);
+        node.restarting(Duration::from_secs(9), 2);
+        node.down(generation, &ExitReason::Killed);
+        let entry = node.entry();
+        assert_eq!((entry.state, entry.attempts), (ActorState::Restarting, 2));
+        assert!(entry.backoff.is_some());
+        assert_eq!(entry.last_reason, Some(ExitReason::Killed));
     }
 
     #[test]

@@ -144,6 +144,22 @@ fn who_does_not_stop_is_killed_and_then_abandoned() {
 }
 
 #[test]
+fn an_abandoned_run_that_ends_late_does_not_cancel_the_wait_for_the_next() {
+    let mut world = World::new(Strategy::OneForOne, &[("a", Permanent)]);
+    world.obedient = false;
+    world.crash("a");
+    let run = world.last_run;
+    world.pass(world.now.policy.start);
+    world.take();
+    world.pass(ABANDON_AFTER);
+    assert_eq!(world.take(), ["abandon a", "restart a in a while"]);
+    world.machine.gone(world.key("a"), run, ExitReason::Killed, world.now);
+    world.play();
+    world.pass(MS(20));
+    assert_eq!(world.take(), ["start a"]);
+}
+
+#[test]
 fn dynamic_children_stop_at_once_under_one_timer() {
     let mut world = World::new(Strategy::SimpleOneForOne, &[("a", Permanent), ("b", Temporary), ("c", Transient)]);
     assert_eq!(world.take(), ["start a", "start b", "start c", "ready"]);
