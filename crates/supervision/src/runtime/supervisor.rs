@@ -190,6 +190,8 @@ pub(super) struct Office {
     /// Replacements of the policies.
     changes: watch::Receiver<()>,
     open: Option<(SupervisorSlot, Arc<OpenDesk>)>,
+    /// Dropped with all this, which tells those who wait for an answer.
+    over: watch::Sender<()>,
     pub(super) auto_shutdown: crate::spec::AutoShutdown,
 }
 
@@ -233,8 +235,11 @@ impl Office {
         }
         drop(former);
         if let Some(slot) = spec.slot {
-            let open =
-                Arc::new(OpenDesk { desk: Arc::clone(&self.desk) as Arc<dyn Desk>, node: Arc::clone(&self.node) });
+            let open = Arc::new(OpenDesk {
+                desk: Arc::clone(&self.desk) as Arc<dyn Desk>,
+                node: Arc::clone(&self.node),
+                over: self.over.subscribe(),
+            });
             slot.publish(Arc::clone(&open));
             self.open = Some((slot, open));
         }
@@ -438,6 +443,7 @@ impl Actor for SupervisorActor {
             next_token: 0,
             alarm: None,
             open: None,
+            over: watch::Sender::new(()),
             auto_shutdown: crate::spec::AutoShutdown::Never,
         }))
     }
