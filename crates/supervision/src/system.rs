@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::address::Control;
@@ -12,7 +13,7 @@ use crate::life::{Life, Shared, Superior};
 use crate::machine::{Key, Run};
 use crate::node::Node;
 use crate::path::ActorPath;
-use crate::policy::Policies;
+use crate::policy::{ABANDON_AFTER, Policies};
 use crate::reason::{ExitReason, StartError};
 use crate::runtime::start_root;
 use crate::spec::SupervisorSpec;
@@ -57,10 +58,36 @@ impl Superior for Crown {
         self.0.send_replace(Status::Running);
     }
 
-    fn fallen(&self, _: Key, _: Run, _: ExitReason) {}
+    /// Nobody is above who would go on without what does not end, so that is done here.
+    fn fallen(&self, _: Key, _: Run, reason: ExitReason) {
+        let Ok(runtime) = Handle::try_current() else {
+            return; // the runtime is on its way down, and everything with it
+        };
+        let crown = Self(self.0.clone());
+        runtime.spawn(async move {
+            let mut status = crown.0.subscribe();
+            let ended = status.wait_for(|status| matches!(status, Status::Ended(_)));
+            if tokio::time::timeout(ABANDON_AFTER, ended).await.is_err() {
+                tracing::error!("the tree has ended but for what never awaits");
+                crown.end(reason);
+            }
+        });
+    }
 
     fn gone(&self, _: Key, _: Run, reason: ExitReason) {
-        self.0.send_replace(Status::Ended(reason));
+        self.end(reason);
+    }
+}
+
+impl Crown {
+    fn end(&self, reason: ExitReason) {
+        self.0.send_if_modified(|status| {
+            let first = !matches!(status, Status::Ended(_));
+            if first {
+                *status = Status::Ended(reason);
+            }
+            first
+        });
     }
 }
 
@@ -107,7 +134,8 @@ impl System {
     }
 
     /// Stops the tree in reverse start order, each child waited for and killed if it takes too long, and waits until all
-    /// is gone. May be called again, or while the tree is ending of itself.
+    /// is gone. What never awaits cannot be killed: it is left behind after [`ABANDON_AFTER`]. May be called again, or
+    /// while the tree is ending of itself.
     pub async fn stop(&self) -> ExitReason {
         self.control.stop();
         self.wait().await
@@ -139,5 +167,40 @@ impl Drop for System {
 impl fmt::Debug for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("System").field("status", &*self.status.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ended(status: &mut watch::Receiver<Status>) -> ExitReason {
+        match &*status.wait_for(|status| matches!(status, Status::Ended(_))).await.unwrap() {
+            Status::Ended(reason) => reason.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_root_that_has_fallen_has_ended_though_something_below_never_does() {
+        let (sender, mut status) = watch::channel(Status::Running);
+        let crown = Crown(sender);
+        let fallen = tokio::time::Instant::now();
+        crown.fallen(0, 1, ExitReason::GaveUp);
+        assert_eq!(ended(&mut status).await, ExitReason::GaveUp);
+        assert_eq!(fallen.elapsed().as_secs(), ABANDON_AFTER.as_secs());
+        crown.gone(0, 1, ExitReason::Killed);
+        assert_eq!(ended(&mut status).await, ExitReason::GaveUp, "it has ended once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_root_that_is_gone_soon_after_its_fall_is_not_waited_for() {
+        let (sender, mut status) = watch::channel(Status::Running);
+        let crown = Crown(sender);
+        let fallen = tokio::time::Instant::now();
+        crown.fallen(0, 1, ExitReason::Shutdown);
+        crown.gone(0, 1, ExitReason::Shutdown);
+        assert_eq!(ended(&mut status).await, ExitReason::Shutdown);
+        assert!(fallen.elapsed() < ABANDON_AFTER);
     }
 }
