@@ -243,8 +243,9 @@ impl SupervisorSlot {
         self.current.load().is_some()
     }
 
-    pub(crate) fn publish(&self, open: Arc<OpenDesk>) {
-        self.current.store(Some(open));
+    /// Gives what was there, so that the caller says when it is dropped.
+    pub(crate) fn publish(&self, open: Arc<OpenDesk>) -> Option<Arc<OpenDesk>> {
+        self.current.swap(Some(open))
     }
 
     pub(crate) fn clear(&self, mine: &Arc<OpenDesk>) {

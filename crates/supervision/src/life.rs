@@ -109,8 +109,16 @@ impl Life {
         })
     }
 
-    /// It is up.
+    /// Does `act`, which shows this incarnation to others, unless it was abandoned and another is in its place.
+    pub(crate) fn publish<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        self.node.if_current(self.generation, act)
+    }
+
+    /// It is up. One that was abandoned, and comes up beside its successor, is not counted.
     pub(crate) fn up(&self) {
+        if self.publish(|| ()).is_none() {
+            return;
+        }
         let after = self.node.up(self.generation);
         self.up.store(true, Ordering::Release);
         let generation = self.generation;
@@ -168,5 +176,43 @@ impl Drop for Life {
         };
         self.shared.emit(&self.node.path, kind);
         self.superior.gone(self.key, self.run, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Superior for Nobody {
+        fn started(&self, _: Key, _: Run) {}
+        fn fallen(&self, _: Key, _: Run, _: ExitReason) {}
+        fn gone(&self, _: Key, _: Run, _: ExitReason) {}
+    }
+
+    fn begin(run: Run, node: &Arc<Node>, shared: &Arc<Shared>) -> Arc<Life> {
+        Life::begin((7, run), Arc::clone(node), None, Arc::clone(shared), Arc::new(Nobody), None)
+    }
+
+    #[test]
+    fn an_abandoned_start_that_returns_late_shows_itself_to_nobody() {
+        let root = Node::root(ActorPath::root("root"));
+        let node = root.place(7, "a", crate::spec::Kind::Worker, &mut std::collections::HashMap::new());
+        let events = Arc::<Mutex<Vec<EventKind>>>::default();
+        let log = Arc::clone(&events);
+        let observer: Observer = Arc::new(move |event| log.lock().unwrap().push(event.kind.clone()));
+        let shared = Shared::new(Arc::default(), Some(observer), &root);
+        let late = begin(1, &node, &shared);
+        assert!(late.publish(|| ()).is_some());
+        let next = begin(2, &node, &shared);
+        assert!(late.publish(|| ()).is_none());
+        late.up();
+        assert_eq!(*events.lock().unwrap(), []);
+        drop(late);
+        let failed = EventKind::StartFailed { generation: 1, reason: ExitReason::Killed };
+        assert_eq!(*events.lock().unwrap(), [failed]);
+        root.remove(7);
+        assert!(next.publish(|| ()).is_none(), "another may be where it was");
     }
 }

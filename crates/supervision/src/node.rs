@@ -29,6 +29,8 @@ struct Status {
     /// Since when it has been running without an await, by the clock that never pauses.
     stuck: Option<std::time::Instant>,
     control: Option<Arc<dyn Control>>,
+    /// It is no longer in the tree.
+    forgotten: bool,
 }
 
 /// How many nodes are in each state.
@@ -87,6 +89,7 @@ impl Node {
                 attempts: 0,
                 stuck: None,
                 control: None,
+                forgotten: false,
             }),
             children: Mutex::new(BTreeMap::new()),
         })
@@ -119,6 +122,12 @@ impl Node {
         if status.generation == generation {
             status.control = Some(control);
         }
+    }
+
+    /// Does `act` if this incarnation is still the one at this place. None follows it meanwhile.
+    pub(crate) fn if_current<T>(&self, generation: u64, act: impl FnOnce() -> T) -> Option<T> {
+        let status = lock(&self.status);
+        (status.generation == generation && !status.forgotten).then(act)
     }
 
     /// The incarnation is up; gives the time since the one before ended.
@@ -247,7 +256,9 @@ impl Node {
     }
 
     pub(crate) fn remove(&self, key: Key) {
-        lock(&self.children).remove(&key);
+        if let Some(child) = lock(&self.children).remove(&key) {
+            lock(&child.status).forgotten = true;
+        }
     }
 
     /// Takes the children that the supervisor's last incarnation left.

@@ -240,7 +240,9 @@ impl Office {
                 node: Arc::clone(&self.node),
                 over: self.over.subscribe(),
             });
-            slot.publish(Arc::clone(&open));
+            if let Some(life) = &self.life {
+                drop(life.publish(|| slot.publish(Arc::clone(&open))));
+            }
             self.open = Some((slot, open));
         }
         let now = self.now();

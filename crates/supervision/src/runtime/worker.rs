@@ -186,10 +186,10 @@ impl<W: Worker> Actor for WorkerActor<W> {
             return Err("declined to start".into());
         };
         state.worker = Some(worker);
-        if let Some(slot) = &plan.slot {
-            slot.publish(ctx.address());
-        }
         if let Some(life) = ctx.life() {
+            if let Some(slot) = &plan.slot {
+                drop(life.publish(|| slot.publish(ctx.address())));
+            }
             life.up();
         }
         Ok(())
