@@ -1,5 +1,6 @@
 //! Why an actor ended, and why one did not start.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::path::ActorPath;
@@ -140,5 +141,19 @@ pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> Arc<str> {
         Arc::from(text.as_str())
     } else {
         Arc::from("a panic without a text")
+    }
+}
+
+/// Drops what others wrote, which may panic; true when it did not. What such a panic carries is dropped too, and if that
+/// panics in turn, what that carries is leaked.
+pub(crate) fn dispose<T>(what: T) -> bool {
+    match catch_unwind(AssertUnwindSafe(|| drop(what))) {
+        Ok(()) => true,
+        Err(payload) => {
+            if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                std::mem::forget(again);
+            }
+            false
+        }
     }
 }

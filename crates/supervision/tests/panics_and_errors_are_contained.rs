@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast_supervision::{Slot, SupervisorSpec, System};
+use roomcast_supervision::{ChildSpec, Slot, StartChildError, SupervisorSlot, SupervisorSpec, System};
 use support::*;
 
 /// Runs a pair of puppets through `fault` and checks that only the first notices.
@@ -146,4 +146,40 @@ async fn a_slow_but_timely_stop_is_waited_for() {
     let system = start(SupervisorSpec::one_for_one(vec![scripted("a", &slot, &script)]), &log).await;
     assert_eq!(system.stop().await, SHUTDOWN);
     assert_eq!(log.count("a: exited, shut down"), 1);
+}
+
+/// Panics when it is dropped, unless a panic is under way.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("told to panic in the drop of a specification");
+        }
+    }
+}
+
+fn with_a_bomb(id: &str) -> ChildSpec {
+    let bomb = Bomb;
+    ChildSpec::worker::<Puppet>(id, move || {
+        let _bomb = &bomb;
+        Script::default()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_the_drop_of_a_specification_that_is_refused_or_forgotten() {
+    let log = Log::default();
+    let (desk, good) = (SupervisorSlot::new(), Slot::default());
+    let inner = desk.clone();
+    let many = ChildSpec::supervisor("many", move || SupervisorSpec::dynamic(Vec::new, &inner));
+    let system = start(SupervisorSpec::one_for_one(vec![many]), &log).await;
+    desk.start_child(puppet("good", &good)).await.unwrap();
+    let refused = desk.start_child(with_a_bomb("good")).await;
+    assert!(matches!(refused, Err(StartChildError::AlreadyStarted)), "{refused:?}");
+    desk.start_child(with_a_bomb("bad")).await.unwrap();
+    assert_eq!(desk.terminate_child("bad").await, Ok(()));
+    assert_eq!(ping(&good).await, Some(1));
+    assert_eq!(system.tree().find("many").unwrap().generation, 1, "{:?}", log.lines());
+    assert_eq!(system.stop().await, SHUTDOWN);
 }

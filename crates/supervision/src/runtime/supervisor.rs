@@ -21,7 +21,7 @@ use crate::life::{Life, Superior};
 use crate::machine::{Action, ChildRules, Key, Machine, Now, Run, Token};
 use crate::node::Node;
 use crate::path::ActorPath;
-use crate::reason::{ExitReason, panic_text};
+use crate::reason::{ExitReason, dispose, panic_text};
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::tree::Fault;
 use crate::watchdog::watched;
@@ -201,6 +201,13 @@ impl Office {
         Now { at: tokio::time::Instant::now().into_std(), policy }
     }
 
+    /// Drops specifications and what goes with them. They hold what others wrote, whose drop may panic.
+    pub(super) fn let_go<T>(&self, what: T) {
+        if !dispose(what) {
+            tracing::error!(actor = %self.node.path, "a child specification panicked when it was dropped");
+        }
+    }
+
     fn emit(&self, path: &ActorPath, kind: EventKind) {
         if let Some(life) = &self.life {
             life.shared.emit(path, kind);
@@ -233,7 +240,7 @@ impl Office {
                 self.keep(key, child, &mut former);
             }
         }
-        drop(former);
+        self.let_go(former);
         if let Some(slot) = spec.slot {
             let open = Arc::new(OpenDesk {
                 desk: Arc::clone(&self.desk) as Arc<dyn Desk>,
@@ -324,8 +331,9 @@ impl Office {
                     }
                 }
                 Action::Forget { key } => {
-                    self.records.remove(&key);
+                    let record = self.records.remove(&key);
                     self.node.remove(key);
+                    self.let_go(record);
                 }
                 Action::Ready => {
                     if let Some(life) = &self.life {
@@ -409,11 +417,8 @@ impl Drop for Office {
         for control in self.records.values().filter_map(|record| record.control.as_ref()) {
             control.kill();
         }
-        // Specifications hold what others wrote, whose drop may panic.
         let (records, waiters) = (std::mem::take(&mut self.records), std::mem::take(&mut self.waiters));
-        if catch_unwind(AssertUnwindSafe(|| drop((records, waiters)))).is_err() {
-            tracing::error!(actor = %self.node.path, "a child specification panicked when it was dropped");
-        }
+        self.let_go((records, waiters));
         if let Some(life) = self.life.take() {
             Life::release(life);
         }
