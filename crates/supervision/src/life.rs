@@ -77,6 +77,8 @@ pub(crate) struct Life {
     pub(crate) shared: Arc<Shared>,
     shutdown: Option<Shutdown>,
     up: AtomicBool,
+    /// It ends of itself and in order, unless something happens meanwhile.
+    leaving: AtomicBool,
     reason: Mutex<Option<ExitReason>>,
     superior: Arc<dyn Superior>,
     /// The supervisor's life, which lasts as long as those of its children. Dropped after the report.
@@ -103,6 +105,7 @@ impl Life {
             shared,
             shutdown,
             up: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             reason: Mutex::new(None),
             superior,
             _parent: parent,
@@ -136,10 +139,21 @@ impl Life {
         }
     }
 
+    /// It begins to end of itself. How that ends is not known yet: a kill on the way is a kill.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// Its orderly end has come to its end.
+    pub(crate) fn stopped(&self) {
+        let leaving = self.leaving.load(Ordering::Acquire);
+        self.record(if leaving { ExitReason::Normal } else { ExitReason::Shutdown });
+    }
+
     /// The actor stops in an orderly way. When it does so of itself, nobody watches how long that takes: gives the bound
     /// that it has to keep.
     pub(crate) fn stop_bound(&self) -> Option<Duration> {
-        if self.reason.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if !self.leaving.load(Ordering::Acquire) {
             return None; // asked by its supervisor, which watches
         }
         match self.shutdown {

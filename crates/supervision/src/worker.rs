@@ -185,7 +185,7 @@ impl Attached {
         let name = self.name;
         let reason = match result {
             Ok(Ok(())) if self.vital => {
-                self.life.record(ExitReason::Normal);
+                self.life.leave();
                 self.control.stop();
                 return;
             }

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast_supervision::{ChildSpec, Slot, StartChildError, SupervisorSlot, SupervisorSpec, System};
+use roomcast_supervision::{ChildSpec, Fault, Restart, Slot, StartChildError, SupervisorSlot, SupervisorSpec, System};
 use support::*;
 
 /// Runs a pair of puppets through `fault` and checks that only the first notices.
@@ -182,4 +182,29 @@ async fn a_panic_in_the_drop_of_a_specification_that_is_refused_or_forgotten() {
     assert_eq!(ping(&good).await, Some(1));
     assert_eq!(system.tree().find("many").unwrap().generation, 1, "{:?}", log.lines());
     assert_eq!(system.stop().await, SHUTDOWN);
+}
+
+/// Kills a transient child while it is in the stop that `end` has led to: as after any kill, it is restarted.
+async fn a_kill_on_the_way_out_is_a_kill(end: Do) {
+    let log = Log::default();
+    let slot = Slot::default();
+    let script = Script::stopping(Stop::After(Duration::from_secs(2)));
+    let spec = SupervisorSpec::one_for_one(vec![scripted("a", &slot, &script).restart(Restart::Transient)]);
+    let system = start(spec, &log).await;
+    slot.send(end).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await; // paused time: it is in its stop now, whatever the machine's load
+    system.tree().inject("a", Fault::Kill).unwrap();
+    log.wait_for("a: exited, killed", 1).await;
+    log.wait_for("a: started 2", 1).await;
+    system.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_during_an_orderly_end() {
+    a_kill_on_the_way_out_is_a_kill(Do::Stop).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_during_the_end_that_a_task_brought() {
+    a_kill_on_the_way_out_is_a_kill(Do::Attach(Ok(true))).await;
 }

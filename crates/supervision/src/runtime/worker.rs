@@ -221,7 +221,9 @@ impl<W: Worker> Actor for WorkerActor<W> {
             }
         };
         if flow == Flow::Stop {
-            ctx.record(ExitReason::Normal);
+            if let Some(life) = ctx.life() {
+                life.leave();
+            }
             myself.stop(None);
         }
         Ok(())
@@ -246,8 +248,10 @@ impl<W: Worker> Actor for WorkerActor<W> {
             }
         };
         guard(stop, ctx).await?;
-        // Unless it ended of itself, which is noted already. Not before: a kill during the stop is a kill.
-        ctx.record(ExitReason::Shutdown);
+        // Not before: a kill during the stop is a kill.
+        if let Some(life) = ctx.life() {
+            life.stopped();
+        }
         Ok(())
     }
 
