@@ -61,6 +61,8 @@ impl Drop for Shared {
 /// Who is told of an incarnation.
 pub(crate) trait Superior: Send + Sync {
     fn started(&self, key: Key, run: Run);
+    /// It begins to end, which may take long. Told once, before `fallen` and `gone`.
+    fn leaving(&self, key: Key, run: Run);
     /// It has ended, but parts of it are still there.
     fn fallen(&self, key: Key, run: Run, reason: ExitReason);
     fn gone(&self, key: Key, run: Run, reason: ExitReason);
@@ -79,6 +81,8 @@ pub(crate) struct Life {
     up: AtomicBool,
     /// It ends of itself and in order, unless something happens meanwhile.
     leaving: AtomicBool,
+    /// Its supervisor knows that it has begun to end.
+    ending: AtomicBool,
     reason: Mutex<Option<ExitReason>>,
     superior: Arc<dyn Superior>,
     /// The supervisor's life, which lasts as long as those of its children. Dropped after the report.
@@ -106,6 +110,7 @@ impl Life {
             shutdown,
             up: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             reason: Mutex::new(None),
             superior,
             _parent: parent,
@@ -131,6 +136,7 @@ impl Life {
 
     /// Notes why it ends. The first reason stays, but a crash outweighs an orderly end.
     pub(crate) fn record(&self, reason: ExitReason) {
+        self.ends();
         let mut slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
             None => *slot = Some(reason),
@@ -142,6 +148,14 @@ impl Life {
     /// It begins to end of itself. How that ends is not known yet: a kill on the way is a kill.
     pub(crate) fn leave(&self) {
         self.leaving.store(true, Ordering::Release);
+        self.ends();
+    }
+
+    /// It begins to end, for whatever reason.
+    pub(crate) fn ends(&self) {
+        if !self.ending.swap(true, Ordering::AcqRel) {
+            self.superior.leaving(self.key, self.run);
+        }
     }
 
     /// Its orderly end has come to its end.
@@ -201,6 +215,7 @@ mod tests {
 
     impl Superior for Nobody {
         fn started(&self, _: Key, _: Run) {}
+        fn leaving(&self, _: Key, _: Run) {}
         fn fallen(&self, _: Key, _: Run, _: ExitReason) {}
         fn gone(&self, _: Key, _: Run, _: ExitReason) {}
     }

@@ -58,6 +58,8 @@ impl Superior for Crown {
         self.0.send_replace(Status::Running);
     }
 
+    fn leaving(&self, _: Key, _: Run) {}
+
     /// Nobody is above who would go on without what does not end, so that is done here.
     fn fallen(&self, _: Key, _: Run, reason: ExitReason) {
         let Ok(runtime) = Handle::try_current() else {

@@ -25,7 +25,8 @@ impl Machine {
             State::Running { since } => (Some(since), reason),
             State::Falling { since, ref reason } => (since, reason.clone()),
         };
-        if since.is_some_and(|since| now.at.saturating_duration_since(since) >= QUIET_PERIOD) {
+        let until = child.leaving.unwrap_or(now.at);
+        if since.is_some_and(|since| until.saturating_duration_since(since) >= QUIET_PERIOD) {
             child.attempts = 0;
         }
         self.roster.disarm(key);

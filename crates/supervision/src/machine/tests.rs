@@ -69,6 +69,30 @@ fn a_second_crash_soon_waits_and_a_later_one_does_not() {
 }
 
 #[test]
+fn the_time_that_an_end_takes_is_no_time_up() {
+    for fallen in [false, true] {
+        let mut world = World::new(Strategy::OneForOne, &[("a", Permanent)]);
+        world.crash("a");
+        world.take();
+        world.pass(MS(20));
+        let (key, run) = (world.key("a"), world.last_run);
+        if fallen {
+            world.machine.fallen(key, run, ExitReason::Killed, world.now);
+        } else {
+            world.machine.leaving(key, run, world.now);
+        }
+        world.pass(QUIET_PERIOD);
+        world.crash("a");
+        assert_eq!(world.take(), ["restart a in a while"]);
+        world.pass(MS(20));
+        assert_eq!(world.take(), ["start a"]);
+        world.pass(QUIET_PERIOD);
+        world.crash("a");
+        assert_eq!(world.take(), ["restart a in 0", "start a"], "the next run counts anew");
+    }
+}
+
+#[test]
 fn one_restart_too_many_ends_it_children_in_reverse() {
     let mut world = World::new(Strategy::OneForOne, &[("a", Permanent), ("b", Permanent), ("c", Permanent)]);
     for _ in 0..3 {

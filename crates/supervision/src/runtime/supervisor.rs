@@ -90,6 +90,7 @@ enum Plan {
 
 enum Message {
     Started(Key, Run),
+    Leaving(Key, Run),
     Fallen(Key, Run, ExitReason),
     Gone(Key, Run, ExitReason),
     Tick,
@@ -142,6 +143,10 @@ impl Control for Desktop {
 impl Superior for Desktop {
     fn started(&self, key: Key, run: Run) {
         self.put(Message::Started(key, run));
+    }
+
+    fn leaving(&self, key: Key, run: Run) {
+        self.put(Message::Leaving(key, run));
     }
 
     fn fallen(&self, key: Key, run: Run, reason: ExitReason) {
@@ -276,6 +281,7 @@ impl Office {
         }
         match message {
             Message::Started(key, run) => self.machine.started(key, run, now),
+            Message::Leaving(key, run) => self.machine.leaving(key, run, now),
             Message::Fallen(key, run, reason) => self.machine.fallen(key, run, reason, now),
             Message::Gone(key, run, reason) => self.machine.gone(key, run, reason, now),
             Message::Tick => {
@@ -292,6 +298,10 @@ impl Office {
 
     /// Does what the machine has decided.
     async fn act(&mut self, myself: &ActorRef<Message>) {
+        // Before the children are brought down: how long that takes is no time up.
+        if let Some(life) = self.life.as_ref().filter(|_| self.machine.ending()) {
+            life.ends();
+        }
         while let Some(action) = self.machine.next_action() {
             match action {
                 Action::Start { key, run } => self.spawn(key, run, myself).await,

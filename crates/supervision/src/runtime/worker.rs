@@ -144,6 +144,9 @@ async fn guard<W: Worker, T>(
 impl<W: Worker> Drop for WorkerState<W> {
     fn drop(&mut self) {
         self.withdraw();
+        if let Some(life) = self.ctx.life() {
+            life.ends(); // if nothing was recorded: a kill
+        }
         self.ctx.abort_tasks();
         let worker = self.worker.take();
         let polling = Polling::begin(self.ctx.serial());
