@@ -2,7 +2,6 @@
 //! last holder lets go, the end is reported, once, whatever the cause. So nobody restarts what is not gone, and nothing
 //! depends on a callback that a panic or kill skips.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -13,7 +12,7 @@ use crate::machine::{Key, Run};
 use crate::node::Node;
 use crate::path::ActorPath;
 use crate::policy::Policies;
-use crate::reason::ExitReason;
+use crate::reason::{ExitReason, contain};
 use crate::spec::Shutdown;
 use crate::watchdog;
 
@@ -44,7 +43,7 @@ impl Shared {
             return;
         };
         let event = Event { at: SystemTime::now(), path: path.clone(), kind };
-        if catch_unwind(AssertUnwindSafe(|| observer(&event))).is_err() {
+        if !contain(|| observer(&event)) {
             tracing::error!(actor = %event.path, "the observer panicked at {:?}", event.kind);
         }
     }

@@ -7,7 +7,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use roomcast_supervision::{ChildSpec, Fault, Restart, Slot, StartChildError, SupervisorSlot, SupervisorSpec, System};
+use roomcast_supervision::{
+    ChildSpec, Context, EventKind, Failure, Fault, Flow, Observer, Restart, Slot, StartChildError, StartError,
+    SupervisorSlot, SupervisorSpec, System, SystemOptions, Worker,
+};
 use support::*;
 
 /// Runs a pair of puppets through `fault` and checks that only the first notices.
@@ -154,7 +157,7 @@ struct Bomb;
 impl Drop for Bomb {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            panic!("told to panic in the drop of a specification");
+            panic!("told to panic in drop");
         }
     }
 }
@@ -207,4 +210,90 @@ async fn a_kill_during_an_orderly_end() {
 #[tokio::test(start_paused = true)]
 async fn a_kill_during_the_end_that_a_task_brought() {
     a_kill_on_the_way_out_is_a_kill(Do::Attach(Ok(true))).await;
+}
+
+/// Cannot be shown.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("told to panic when shown");
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[derive(Clone, Copy)]
+enum End {
+    TaskFails,
+    TaskPanics,
+    HandlerFails,
+    HandlerPanics,
+}
+
+/// Ends, when sent to, with an error that cannot be shown or a panic whose payload cannot be dropped.
+struct Mean(End);
+
+fn end<T>(panics: bool) -> Result<T, Failure> {
+    if panics {
+        std::panic::panic_any(Bomb);
+    }
+    Err(Box::new(Unspeakable))
+}
+
+impl Worker for Mean {
+    type Message = ();
+    type Args = End;
+
+    async fn start(end: End, _: &Context<Self>) -> Result<Self, StartError> {
+        Ok(Self(end))
+    }
+
+    async fn handle(&mut self, (): (), ctx: &Context<Self>) -> Result<Flow, Failure> {
+        match self.0 {
+            End::TaskFails => ctx.attach("vital", async { end(false) }),
+            End::TaskPanics => ctx.attach("vital", async { end(true) }),
+            End::HandlerFails => return end(false),
+            End::HandlerPanics => return end(true),
+        }
+        Ok(Flow::Continue)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_cannot_be_shown_and_a_panic_that_cannot_be_dropped() {
+    let unshown = "an error that panics when it is shown: told to panic when shown";
+    for (end, reason) in [
+        (End::TaskFails, format!("failed: task `vital`: {unshown}")),
+        (End::TaskPanics, "panicked: task `vital`: a panic without a text".to_owned()),
+        (End::HandlerFails, format!("failed: {unshown}")),
+        (End::HandlerPanics, "panicked: a panic without a text".to_owned()),
+    ] {
+        let log = Log::default();
+        let slot = Slot::default();
+        let child = ChildSpec::worker_in::<Mean>("a", &slot, move || end);
+        let system = start(SupervisorSpec::one_for_one(vec![child]), &log).await;
+        slot.send(()).unwrap();
+        log.wait_for("a: started 2", 1).await;
+        assert_eq!(log.count(&format!("a: exited, {reason}")), 1, "{:?}", log.lines());
+        system.stop().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_observer_that_cannot_be_dropped() {
+    let slot = Slot::default();
+    let observer: Observer = Arc::new(|event| {
+        if matches!(event.kind, EventKind::Exited { .. }) {
+            std::panic::panic_any(Bomb);
+        }
+    });
+    let spec = SupervisorSpec::one_for_one(vec![puppet("a", &slot)]);
+    let options = SystemOptions { observer: Some(observer), ..SystemOptions::default() };
+    let system = System::start(spec, options).await.unwrap();
+    slot.send(Do::Crash).unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await; // paused time: nothing is left to happen after this
+    assert_eq!(ping(&slot).await, Some(2));
+    assert_eq!(system.stop().await, SHUTDOWN);
 }

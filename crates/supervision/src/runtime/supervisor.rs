@@ -53,7 +53,7 @@ impl Starter for SupervisorStarter {
             return Err(fault(SpecError::TooDeep));
         }
         let spec = catch_unwind(AssertUnwindSafe(|| (self.make)()))
-            .map_err(|panic| fault(SpecError::Panicked(panic_text(&*panic).to_string())))?;
+            .map_err(|panic| fault(SpecError::Panicked(panic_text(panic).to_string())))?;
         if let Some(spec) = &spec {
             spec.check_all(path)?;
         }
@@ -470,7 +470,7 @@ impl Actor for SupervisorActor {
         let reason = match watched(office.serial, AssertUnwindSafe(office.begin(&myself)).catch_unwind()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,
-            Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
+            Err(panic) => ExitReason::Panicked(panic_text(panic)),
         };
         fail(office, reason)
     }
@@ -485,7 +485,7 @@ impl Actor for SupervisorActor {
         office.desk.depth.fetch_sub(1, Ordering::Relaxed);
         match watched(office.serial, AssertUnwindSafe(office.receive(message, &myself)).catch_unwind()).await {
             Ok(()) => Ok(()),
-            Err(panic) => fail(office, ExitReason::Panicked(panic_text(&*panic))),
+            Err(panic) => fail(office, ExitReason::Panicked(panic_text(panic))),
         }
     }
 

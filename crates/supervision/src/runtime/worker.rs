@@ -12,7 +12,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, Messag
 use super::{Spawning, Starter};
 use crate::address::{Address, Control, Mailbox, Slot};
 use crate::life::Life;
-use crate::reason::{ExitReason, Failure, StartError, panic_text};
+use crate::reason::{ExitReason, Failure, StartError, failure_text, panic_text};
 use crate::tree::Fault;
 use crate::watchdog::{Polling, watched};
 use crate::worker::{Context, Flow, Worker};
@@ -133,8 +133,8 @@ async fn guard<W: Worker, T>(
 ) -> Result<T, ActorProcessingErr> {
     let reason = match watched(ctx.serial(), AssertUnwindSafe(future).catch_unwind()).await {
         Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => ExitReason::Failed(error.to_string().into()),
-        Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
+        Ok(Err(error)) => ExitReason::Failed(failure_text(error).into()),
+        Err(panic) => ExitReason::Panicked(panic_text(panic)),
     };
     let text = reason.to_string();
     ctx.record(reason);
@@ -151,7 +151,7 @@ impl<W: Worker> Drop for WorkerState<W> {
         let worker = self.worker.take();
         let polling = Polling::begin(self.ctx.serial());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(worker))) {
-            self.ctx.record(ExitReason::Panicked(panic_text(&*panic)));
+            self.ctx.record(ExitReason::Panicked(panic_text(panic)));
         }
         drop(polling);
         self.ctx.release();
