@@ -270,7 +270,7 @@ impl Machine {
         loop {
             match &mut self.phase {
                 Phase::Settled if self.ready && std::mem::take(&mut self.over) => {
-                    self.end(ExitReason::AutoShutdown, now)
+                    self.end(ExitReason::AutoShutdown, now);
                 }
                 Phase::New | Phase::Settled | Phase::Ended => return,
                 Phase::Ending { why, below } => {
