@@ -177,7 +177,8 @@ mod tests {
     use super::*;
 
     async fn ended(status: &mut watch::Receiver<Status>) -> ExitReason {
-        match &*status.wait_for(|status| matches!(status, Status::Ended(_))).await.unwrap() {
+        let ended = status.wait_for(|status| matches!(status, Status::Ended(_)));
+        match &*tokio::time::timeout(4 * ABANDON_AFTER, ended).await.expect("it has not ended").unwrap() {
             Status::Ended(reason) => reason.clone(),
             other => panic!("{other:?}"),
         }
