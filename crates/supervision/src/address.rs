@@ -106,8 +106,9 @@ impl<M: Send + 'static> Slot<M> {
         self.current.load().as_deref().cloned()
     }
 
-    pub(crate) fn publish(&self, address: Address<M>) {
-        self.current.store(Some(Arc::new(address)));
+    /// Gives what was there, so that the caller says when it is dropped.
+    pub(crate) fn publish(&self, address: Address<M>) -> Option<Arc<Address<M>>> {
+        self.current.swap(Some(Arc::new(address)))
     }
 
     /// Empties the slot if it still holds this incarnation.

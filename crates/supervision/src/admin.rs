@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::node::Node;
 use crate::reason::ExitReason;
@@ -133,6 +133,8 @@ pub(crate) trait Desk: Send + Sync {
 pub(crate) struct OpenDesk {
     pub(crate) desk: Arc<dyn Desk>,
     pub(crate) node: Arc<Node>,
+    /// Its sender goes with the incarnation.
+    pub(crate) over: watch::Receiver<()>,
 }
 
 /// Where a supervisor is found, to start, stop and see its children. It outlives the supervisor's incarnations: empty until
@@ -198,12 +200,19 @@ impl SupervisorSlot {
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {
-        let open = self.current.load_full()?;
         let (reply, answer) = oneshot::channel();
-        open.desk.ask(request(reply));
-        // Whoever holds the desk holds its mailbox: a request that came in the moment of its end would lie there unanswered.
-        drop(open);
-        answer.await.ok()
+        let mut over = {
+            // Not held while waiting: a request that came in just after the mailbox was emptied goes with the last sender.
+            let open = self.current.load_full()?;
+            open.desk.ask(request(reply));
+            open.over.clone()
+        };
+        tokio::select! {
+            biased;
+            answer = answer => answer.ok(),
+            // Others may hold a sender too. Nothing is ever sent here.
+            _ = over.changed() => None,
+        }
     }
 
     /// How many children there are now; none when the supervisor is not running. Takes time in their number.
@@ -234,8 +243,9 @@ impl SupervisorSlot {
         self.current.load().is_some()
     }
 
-    pub(crate) fn publish(&self, open: Arc<OpenDesk>) {
-        self.current.store(Some(open));
+    /// Gives what was there, so that the caller says when it is dropped.
+    pub(crate) fn publish(&self, open: Arc<OpenDesk>) -> Option<Arc<OpenDesk>> {
+        self.current.swap(Some(open))
     }
 
     pub(crate) fn clear(&self, mine: &Arc<OpenDesk>) {
@@ -249,5 +259,62 @@ impl SupervisorSlot {
 impl fmt::Debug for SupervisorSlot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SupervisorSlot").field("running", &self.is_running()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::path::ActorPath;
+
+    /// As the mailbox of a dead supervisor that a request came into after it was emptied.
+    #[derive(Default)]
+    struct Deaf(Mutex<Vec<Request>>);
+
+    impl Desk for Deaf {
+        fn ask(&self, request: Request) {
+            self.0.lock().unwrap().push(request);
+        }
+    }
+
+    fn open(desk: &Arc<Deaf>) -> (SupervisorSlot, Arc<OpenDesk>, watch::Sender<()>) {
+        let (life, over) = watch::channel(());
+        let desk = Arc::clone(desk) as Arc<dyn Desk>;
+        let open = Arc::new(OpenDesk { desk, node: Node::root(ActorPath::root("root")), over });
+        let slot = SupervisorSlot::new();
+        slot.publish(Arc::clone(&open));
+        (slot, open, life)
+    }
+
+    async fn told(slot: &SupervisorSlot, end: impl Future<Output = ()>) -> Result<(), TerminateChildError> {
+        let ask = tokio::time::timeout(Duration::from_secs(60), slot.terminate_child("a"));
+        tokio::join!(biased; ask, end).0.expect("waits for a dead supervisor")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_does_not_keep_the_mailbox_of_a_supervisor_that_has_ended() {
+        let desk = Arc::<Deaf>::default();
+        let (slot, open, life) = open(&desk);
+        let end = async {
+            slot.clear(&open);
+            drop((open, desk));
+        };
+        assert_eq!(told(&slot, end).await, Err(TerminateChildError::NotRunning));
+        drop(life);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_is_told_of_the_end_though_others_keep_the_mailbox() {
+        let desk = Arc::<Deaf>::default();
+        let (slot, open, life) = open(&desk);
+        let end = async {
+            slot.clear(&open);
+            drop(life);
+        };
+        assert_eq!(told(&slot, end).await, Err(TerminateChildError::NotRunning));
+        assert_eq!(desk.0.lock().unwrap().len(), 1);
     }
 }

@@ -2,7 +2,6 @@
 //! last holder lets go, the end is reported, once, whatever the cause. So nobody restarts what is not gone, and nothing
 //! depends on a callback that a panic or kill skips.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -13,7 +12,7 @@ use crate::machine::{Key, Run};
 use crate::node::Node;
 use crate::path::ActorPath;
 use crate::policy::Policies;
-use crate::reason::ExitReason;
+use crate::reason::{ExitReason, contain};
 use crate::spec::Shutdown;
 use crate::watchdog;
 
@@ -44,7 +43,7 @@ impl Shared {
             return;
         };
         let event = Event { at: SystemTime::now(), path: path.clone(), kind };
-        if catch_unwind(AssertUnwindSafe(|| observer(&event))).is_err() {
+        if !contain(|| observer(&event)) {
             tracing::error!(actor = %event.path, "the observer panicked at {:?}", event.kind);
         }
     }
@@ -61,6 +60,8 @@ impl Drop for Shared {
 /// Who is told of an incarnation.
 pub(crate) trait Superior: Send + Sync {
     fn started(&self, key: Key, run: Run);
+    /// It begins to end, which may take long. Told once, before `fallen` and `gone`.
+    fn leaving(&self, key: Key, run: Run);
     /// It has ended, but parts of it are still there.
     fn fallen(&self, key: Key, run: Run, reason: ExitReason);
     fn gone(&self, key: Key, run: Run, reason: ExitReason);
@@ -77,6 +78,10 @@ pub(crate) struct Life {
     pub(crate) shared: Arc<Shared>,
     shutdown: Option<Shutdown>,
     up: AtomicBool,
+    /// It ends of itself and in order, unless something happens meanwhile.
+    leaving: AtomicBool,
+    /// Its supervisor knows that it has begun to end.
+    ending: AtomicBool,
     reason: Mutex<Option<ExitReason>>,
     superior: Arc<dyn Superior>,
     /// The supervisor's life, which lasts as long as those of its children. Dropped after the report.
@@ -103,14 +108,24 @@ impl Life {
             shared,
             shutdown,
             up: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             reason: Mutex::new(None),
             superior,
             _parent: parent,
         })
     }
 
-    /// It is up.
+    /// Does `act`, which shows this incarnation to others, unless it was abandoned and another is in its place.
+    pub(crate) fn publish<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
+        self.node.if_current(self.generation, act)
+    }
+
+    /// It is up. One that was abandoned, and comes up beside its successor, is not counted.
     pub(crate) fn up(&self) {
+        if self.publish(|| ()).is_none() {
+            return;
+        }
         let after = self.node.up(self.generation);
         self.up.store(true, Ordering::Release);
         let generation = self.generation;
@@ -120,6 +135,7 @@ impl Life {
 
     /// Notes why it ends. The first reason stays, but a crash outweighs an orderly end.
     pub(crate) fn record(&self, reason: ExitReason) {
+        self.ends();
         let mut slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
         match &*slot {
             None => *slot = Some(reason),
@@ -128,10 +144,29 @@ impl Life {
         }
     }
 
+    /// It begins to end of itself. How that ends is not known yet: a kill on the way is a kill.
+    pub(crate) fn leave(&self) {
+        self.leaving.store(true, Ordering::Release);
+        self.ends();
+    }
+
+    /// It begins to end, for whatever reason.
+    pub(crate) fn ends(&self) {
+        if !self.ending.swap(true, Ordering::AcqRel) {
+            self.superior.leaving(self.key, self.run);
+        }
+    }
+
+    /// Its orderly end has come to its end.
+    pub(crate) fn stopped(&self) {
+        let leaving = self.leaving.load(Ordering::Acquire);
+        self.record(if leaving { ExitReason::Normal } else { ExitReason::Shutdown });
+    }
+
     /// The actor stops in an orderly way. When it does so of itself, nobody watches how long that takes: gives the bound
     /// that it has to keep.
     pub(crate) fn stop_bound(&self) -> Option<Duration> {
-        if self.reason.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        if !self.leaving.load(Ordering::Acquire) {
             return None; // asked by its supervisor, which watches
         }
         match self.shutdown {
@@ -168,5 +203,44 @@ impl Drop for Life {
         };
         self.shared.emit(&self.node.path, kind);
         self.superior.gone(self.key, self.run, reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Superior for Nobody {
+        fn started(&self, _: Key, _: Run) {}
+        fn leaving(&self, _: Key, _: Run) {}
+        fn fallen(&self, _: Key, _: Run, _: ExitReason) {}
+        fn gone(&self, _: Key, _: Run, _: ExitReason) {}
+    }
+
+    fn begin(run: Run, node: &Arc<Node>, shared: &Arc<Shared>) -> Arc<Life> {
+        Life::begin((7, run), Arc::clone(node), None, Arc::clone(shared), Arc::new(Nobody), None)
+    }
+
+    #[test]
+    fn an_abandoned_start_that_returns_late_shows_itself_to_nobody() {
+        let root = Node::root(ActorPath::root("root"));
+        let node = root.place(7, "a", crate::spec::Kind::Worker, &mut std::collections::HashMap::new());
+        let events = Arc::<Mutex<Vec<EventKind>>>::default();
+        let log = Arc::clone(&events);
+        let observer: Observer = Arc::new(move |event| log.lock().unwrap().push(event.kind.clone()));
+        let shared = Shared::new(Arc::default(), Some(observer), &root);
+        let late = begin(1, &node, &shared);
+        assert!(late.publish(|| ()).is_some());
+        let next = begin(2, &node, &shared);
+        assert!(late.publish(|| ()).is_none());
+        late.up();
+        assert_eq!(*events.lock().unwrap(), []);
+        drop(late);
+        let failed = EventKind::StartFailed { generation: 1, reason: ExitReason::Killed };
+        assert_eq!(*events.lock().unwrap(), [failed]);
+        root.remove(7);
+        assert!(next.publish(|| ()).is_none(), "another may be where it was");
     }
 }

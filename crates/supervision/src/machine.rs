@@ -107,7 +107,8 @@ impl Machine {
         self.strategy == Strategy::SimpleOneForOne
     }
 
-    fn ending(&self) -> bool {
+    /// Whether it is on its way down, or at its end.
+    pub(crate) fn ending(&self) -> bool {
         matches!(self.phase, Phase::Ending { .. } | Phase::Ended)
     }
 
@@ -151,8 +152,16 @@ impl Machine {
         self.advance(now);
     }
 
+    /// Incarnation `run` begins to end; it may be long in that. `gone` follows.
+    pub(crate) fn leaving(&mut self, key: Key, run: Run, now: Now) {
+        if let Some(child) = self.roster.get_mut(key).filter(|child| child.run == run) {
+            child.leaving.get_or_insert(now.at);
+        }
+    }
+
     /// Incarnation `run` has ended of itself, but parts of it are still there; `gone` follows, if they ever end.
     pub(crate) fn fallen(&mut self, key: Key, run: Run, reason: ExitReason, now: Now) {
+        self.leaving(key, run, now);
         let Some(child) = self.roster.get_mut(key).filter(|child| child.run == run) else {
             return;
         };
@@ -374,6 +383,7 @@ impl Machine {
         self.roster.set(key, State::Starting { late: false });
         let child = self.child(key);
         child.run = run;
+        child.leaving = None;
         if child.rules.kind == Kind::Worker {
             self.roster.arm(key, now.after(now.policy.start));
         }

@@ -29,6 +29,8 @@ struct Status {
     /// Since when it has been running without an await, by the clock that never pauses.
     stuck: Option<std::time::Instant>,
     control: Option<Arc<dyn Control>>,
+    /// It is no longer in the tree.
+    forgotten: bool,
 }
 
 /// How many nodes are in each state.
@@ -87,6 +89,7 @@ impl Node {
                 attempts: 0,
                 stuck: None,
                 control: None,
+                forgotten: false,
             }),
             children: Mutex::new(BTreeMap::new()),
         })
@@ -121,6 +124,12 @@ impl Node {
         }
     }
 
+    /// Does `act` if this incarnation is still the one at this place. None follows it meanwhile.
+    pub(crate) fn if_current<T>(&self, generation: u64, act: impl FnOnce() -> T) -> Option<T> {
+        let status = lock(&self.status);
+        (status.generation == generation && !status.forgotten).then(act)
+    }
+
     /// The incarnation is up; gives the time since the one before ended.
     pub(crate) fn up(&self, generation: u64) -> Option<Duration> {
         let mut status = lock(&self.status);
@@ -137,10 +146,10 @@ impl Node {
         let mut status = lock(&self.status);
         if status.generation == generation {
             // A start that fails does not shorten the time that the path has been down.
-            if status.state != ActorState::Starting || generation == 1 {
+            if !matches!(status.state, ActorState::Starting | ActorState::Restarting) || generation == 1 {
                 status.since = Instant::now();
             }
-            // One that was given up on ends late: its supervisor has said already what comes next.
+            // One that was abandoned may end while its path waits for the next.
             if status.state != ActorState::Restarting {
                 self.enter(&mut status, ActorState::Down);
             }
@@ -247,7 +256,9 @@ impl Node {
     }
 
     pub(crate) fn remove(&self, key: Key) {
-        lock(&self.children).remove(&key);
+        if let Some(child) = lock(&self.children).remove(&key) {
+            lock(&child.status).forgotten = true;
+        }
     }
 
     /// Takes the children that the supervisor's last incarnation left.
@@ -336,6 +347,18 @@ mod tests {
         node.down(generation, &ExitReason::Killed);
         node.stopping();
         assert_eq!(node.entry().state, ActorState::Down);
+    }
+
+    #[test]
+    fn an_abandoned_one_that_ends_does_not_end_the_wait_for_the_next() {
+        let node = Node::root(ActorPath::root("root"));
+        let generation = node.begin(1);
+        node.restarting(Duration::from_secs(9), 2);
+        node.down(generation, &ExitReason::Killed);
+        let entry = node.entry();
+        assert_eq!((entry.state, entry.attempts), (ActorState::Restarting, 2));
+        assert!(entry.backoff.is_some());
+        assert_eq!(entry.last_reason, Some(ExitReason::Killed));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Why an actor ended, and why one did not start.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::path::ActorPath;
@@ -133,12 +134,39 @@ impl From<&str> for StartError {
 }
 
 /// What a panic said, as far as it can be told.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> Arc<str> {
-    if let Some(text) = payload.downcast_ref::<&str>() {
+pub(crate) fn panic_text(payload: Box<dyn std::any::Any + Send>) -> Arc<str> {
+    let text = if let Some(text) = payload.downcast_ref::<&str>() {
         Arc::from(*text)
     } else if let Some(text) = payload.downcast_ref::<String>() {
         Arc::from(text.as_str())
     } else {
         Arc::from("a panic without a text")
+    };
+    dispose(payload);
+    text
+}
+
+/// What an error says. Others wrote how it is shown and dropped, which may panic.
+pub(crate) fn failure_text(error: Failure) -> String {
+    let text = catch_unwind(AssertUnwindSafe(|| error.to_string()));
+    dispose(error);
+    text.unwrap_or_else(|panic| format!("an error that panics when it is shown: {}", panic_text(panic)))
+}
+
+/// Calls `act`, which others wrote; false when it panicked.
+pub(crate) fn contain(act: impl FnOnce()) -> bool {
+    let outcome = catch_unwind(AssertUnwindSafe(act));
+    outcome.map_err(dispose).is_ok()
+}
+
+/// Drops what others wrote, which may panic; true when it did not. What such a panic carries is dropped too, and if that
+/// panics in turn, what that carries is leaked.
+pub(crate) fn dispose<T>(what: T) -> bool {
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(what))) else {
+        return true;
+    };
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(again);
     }
+    false
 }

@@ -51,32 +51,45 @@ enum Status {
 }
 
 /// Stands where the root's supervisor would.
-struct Crown(Arc<watch::Sender<Status>>);
+struct Crown(watch::Sender<Status>);
 
 impl Superior for Crown {
     fn started(&self, _: Key, _: Run) {
         self.0.send_replace(Status::Running);
     }
 
-    /// Something below runs without ever awaiting: it is waited for as long as any child is, and then given up on.
+    fn leaving(&self, _: Key, _: Run) {}
+
+    /// Nobody is above who would go on without what does not end, so that is done here.
     fn fallen(&self, _: Key, _: Run, reason: ExitReason) {
-        // Outside a runtime nothing runs any more that could be waited for.
-        let Ok(runtime) = Handle::try_current() else { return };
-        let status = Arc::clone(&self.0);
+        let Ok(runtime) = Handle::try_current() else {
+            return; // the runtime is on its way down, and everything with it
+        };
+        let crown = Self(self.0.clone());
         runtime.spawn(async move {
-            tokio::time::sleep(ABANDON_AFTER).await;
-            status.send_if_modified(|status| {
-                let waits = !matches!(status, Status::Ended(_));
-                if waits {
-                    *status = Status::Ended(reason);
-                }
-                waits
-            });
+            let mut status = crown.0.subscribe();
+            let ended = status.wait_for(|status| matches!(status, Status::Ended(_)));
+            if tokio::time::timeout(ABANDON_AFTER, ended).await.is_err() {
+                tracing::error!("the tree has ended but for what never awaits");
+                crown.end(reason);
+            }
         });
     }
 
     fn gone(&self, _: Key, _: Run, reason: ExitReason) {
-        self.0.send_replace(Status::Ended(reason));
+        self.end(reason);
+    }
+}
+
+impl Crown {
+    fn end(&self, reason: ExitReason) {
+        self.0.send_if_modified(|status| {
+            let first = !matches!(status, Status::Ended(_));
+            if first {
+                *status = Status::Ended(reason);
+            }
+            first
+        });
     }
 }
 
@@ -103,7 +116,7 @@ impl System {
         let node = Node::root(path.clone());
         let (sender, status) = watch::channel(Status::Starting);
         let shared = Shared::new(options.policies, options.observer, &node);
-        let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(Arc::new(sender))), None);
+        let life = Life::begin((0, 1), Arc::clone(&node), None, shared, Arc::new(Crown(sender)), None);
         let Some(control) = start_root(spec, life).await else {
             return Err(StartError::failed("the root could not be spawned"));
         };
@@ -123,7 +136,8 @@ impl System {
     }
 
     /// Stops the tree in reverse start order, each child waited for and killed if it takes too long, and waits until all
-    /// is gone. May be called again, or while the tree is ending of itself.
+    /// is gone. What never awaits cannot be killed: it is left behind after [`ABANDON_AFTER`]. May be called again, or
+    /// while the tree is ending of itself.
     pub async fn stop(&self) -> ExitReason {
         self.control.stop();
         self.wait().await
@@ -155,5 +169,41 @@ impl Drop for System {
 impl fmt::Debug for System {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("System").field("status", &*self.status.borrow()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ended(status: &mut watch::Receiver<Status>) -> ExitReason {
+        let ended = status.wait_for(|status| matches!(status, Status::Ended(_)));
+        match &*tokio::time::timeout(4 * ABANDON_AFTER, ended).await.expect("it has not ended").unwrap() {
+            Status::Ended(reason) => reason.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_root_that_has_fallen_has_ended_though_something_below_never_does() {
+        let (sender, mut status) = watch::channel(Status::Running);
+        let crown = Crown(sender);
+        let fallen = tokio::time::Instant::now();
+        crown.fallen(0, 1, ExitReason::GaveUp);
+        assert_eq!(ended(&mut status).await, ExitReason::GaveUp);
+        assert_eq!(fallen.elapsed().as_secs(), ABANDON_AFTER.as_secs());
+        crown.gone(0, 1, ExitReason::Killed);
+        assert_eq!(ended(&mut status).await, ExitReason::GaveUp, "it has ended once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_root_that_is_gone_soon_after_its_fall_is_not_waited_for() {
+        let (sender, mut status) = watch::channel(Status::Running);
+        let crown = Crown(sender);
+        let fallen = tokio::time::Instant::now();
+        crown.fallen(0, 1, ExitReason::Shutdown);
+        crown.gone(0, 1, ExitReason::Shutdown);
+        assert_eq!(ended(&mut status).await, ExitReason::Shutdown);
+        assert!(fallen.elapsed() < ABANDON_AFTER);
     }
 }

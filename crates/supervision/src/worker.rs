@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::address::{Address, Control};
 use crate::life::Life;
 use crate::path::ActorPath;
-use crate::reason::{ExitReason, Failure, StartError, panic_text};
+use crate::reason::{ExitReason, Failure, StartError, dispose, failure_text, panic_text};
 use crate::watchdog::{Polling, watched};
 
 /// What a handler wants next.
@@ -185,13 +185,13 @@ impl Attached {
         let name = self.name;
         let reason = match result {
             Ok(Ok(())) if self.vital => {
-                self.life.record(ExitReason::Normal);
+                self.life.leave();
                 self.control.stop();
                 return;
             }
             Ok(Ok(())) => return,
-            Ok(Err(error)) => ExitReason::Failed(format!("task `{name}`: {error}").into()),
-            Err(panic) => ExitReason::Panicked(format!("task `{name}`: {}", panic_text(&*panic)).into()),
+            Ok(Err(error)) => ExitReason::Failed(format!("task `{name}`: {}", failure_text(error)).into()),
+            Err(panic) => ExitReason::Panicked(format!("task `{name}`: {}", panic_text(panic)).into()),
         };
         self.life.record(reason);
         self.control.kill();
@@ -201,6 +201,6 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         let _polling = Polling::begin(self.life.serial);
-        self.future = None;
+        dispose(self.future.take());
     }
 }

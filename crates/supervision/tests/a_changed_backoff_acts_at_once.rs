@@ -50,3 +50,21 @@ async fn a_child_in_backoff_waits_as_long_as_the_new_policy_says() {
         assert_eq!(by_state(ActorState::Down), 3);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_soon_ends_and_is_long_in_it_is_not_restarted_at_once_each_time() {
+    let log = Log::default();
+    let slot = Slot::default();
+    let script = Script::stopping(Stop::After(Duration::from_secs(3)));
+    let wait = Duration::from_secs(60);
+    let system = start_with(SupervisorSpec::one_for_one(vec![scripted("a", &slot, &script)]), &log, |policy| {
+        policy.backoff = Backoff::new(wait, 1.0, wait, 0.0).unwrap();
+    })
+    .await;
+    slot.send(Do::Stop).unwrap();
+    log.wait_for("a: started 2", 1).await;
+    slot.send(Do::Stop).unwrap();
+    log.wait_for("a: restart", 2).await;
+    assert_eq!(system.tree().find("a").unwrap().attempts, 2);
+    system.stop().await;
+}

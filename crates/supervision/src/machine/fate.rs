@@ -10,15 +10,11 @@ use crate::spec::{AutoShutdown, Restart, Strategy};
 
 impl Machine {
     pub(super) fn ended(&mut self, key: Key, reason: ExitReason, now: Now) {
-        // An incarnation that was given up on may end while the next one waits to be started: that wait stays.
-        if self.roster.get(key).is_none_or(|child| matches!(child.state, State::Idle | State::Waiting(_))) {
-            return;
-        }
-        self.roster.disarm(key);
         let Some(child) = self.roster.get_mut(key) else {
             return;
         };
         let (since, reason) = match child.state {
+            // An abandoned one that has ended after all. If a timer runs, it is that of the wait to start the next.
             State::Idle | State::Waiting(_) => return,
             State::Stopping { .. } => return self.stopped(key),
             State::Starting { late: true } => {
@@ -29,15 +25,15 @@ impl Machine {
             State::Running { since } => (Some(since), reason),
             State::Falling { since, ref reason } => (since, reason.clone()),
         };
+        let until = child.leaving.unwrap_or(now.at);
+        if since.is_some_and(|since| until.saturating_duration_since(since) >= QUIET_PERIOD) {
+            child.attempts = 0;
+        }
+        self.roster.disarm(key);
         match since {
             None if reason == ExitReason::Ignored => self.ignored(key),
             None => self.start_failed(key, reason, now),
-            Some(since) => {
-                if now.at.saturating_duration_since(since) >= QUIET_PERIOD {
-                    child.attempts = 0;
-                }
-                self.exited(key, &reason, now);
-            }
+            Some(_) => self.exited(key, &reason, now),
         }
     }
 

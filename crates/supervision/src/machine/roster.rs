@@ -41,6 +41,8 @@ pub(super) struct Child {
     timer: Option<Instant>,
     /// Restarts in a row without a quiet period between them.
     pub(super) attempts: u32,
+    /// When its current run, having been up, began to end; how long that takes is not time up.
+    pub(super) leaving: Option<Instant>,
     /// It has been up before: a start is a restart.
     pub(super) begun: bool,
     /// Its first start is awaited before the supervisor is ready. Dynamic children only.
@@ -80,6 +82,7 @@ impl Roster {
             run: 0,
             timer: None,
             attempts: 0,
+            leaving: None,
             begun: false,
             awaited: false,
             start_reply: None,

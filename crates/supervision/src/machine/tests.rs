@@ -69,6 +69,30 @@ fn a_second_crash_soon_waits_and_a_later_one_does_not() {
 }
 
 #[test]
+fn the_time_that_an_end_takes_is_no_time_up() {
+    for fallen in [false, true] {
+        let mut world = World::new(Strategy::OneForOne, &[("a", Permanent)]);
+        world.crash("a");
+        world.take();
+        world.pass(MS(20));
+        let (key, run) = (world.key("a"), world.last_run);
+        if fallen {
+            world.machine.fallen(key, run, ExitReason::Killed, world.now);
+        } else {
+            world.machine.leaving(key, run, world.now);
+        }
+        world.pass(QUIET_PERIOD);
+        world.crash("a");
+        assert_eq!(world.take(), ["restart a in a while"]);
+        world.pass(MS(20));
+        assert_eq!(world.take(), ["start a"]);
+        world.pass(QUIET_PERIOD);
+        world.crash("a");
+        assert_eq!(world.take(), ["restart a in 0", "start a"], "the next run counts anew");
+    }
+}
+
+#[test]
 fn one_restart_too_many_ends_it_children_in_reverse() {
     let mut world = World::new(Strategy::OneForOne, &[("a", Permanent), ("b", Permanent), ("c", Permanent)]);
     for _ in 0..3 {
@@ -144,19 +168,18 @@ fn who_does_not_stop_is_killed_and_then_abandoned() {
 }
 
 #[test]
-fn a_child_that_was_given_up_on_and_ends_late_is_restarted_all_the_same() {
+fn an_abandoned_run_that_ends_late_does_not_cancel_the_wait_for_the_next() {
     let mut world = World::new(Strategy::OneForOne, &[("a", Permanent)]);
     world.obedient = false;
     world.crash("a");
-    world.take();
+    let run = world.last_run;
     world.pass(world.now.policy.start);
-    assert_eq!(world.take(), ["kill a"]);
-    let run = world.living[&0];
+    world.take();
     world.pass(ABANDON_AFTER);
     assert_eq!(world.take(), ["abandon a", "restart a in a while"]);
-    world.machine.gone(0, run, ExitReason::Killed, world.now);
+    world.machine.gone(world.key("a"), run, ExitReason::Killed, world.now);
     world.play();
-    world.pass(world.now.policy.backoff.delay(9, 0.5));
+    world.pass(MS(20));
     assert_eq!(world.take(), ["start a"]);
 }
 

@@ -44,7 +44,8 @@ impl Office {
                     let starter = self.records.get(&key)?.starter.clone();
                     Some(ChildSpec { rules: rules.clone(), starter })
                 });
-                drop(to.send(spec));
+                // Nobody may be there to take it, and it may be the last of its kind.
+                self.let_go(to.send(spec));
             }
         }
     }
@@ -56,7 +57,10 @@ impl Office {
                 let token = self.wait(Waiter::Start(to));
                 self.machine.start_child(key, token, now);
             }
-            Err(error) => answer(to, Err(error)),
+            Err(error) => {
+                self.let_go(spec);
+                answer(to, Err(error));
+            }
         }
     }
 

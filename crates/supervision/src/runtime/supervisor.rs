@@ -21,7 +21,7 @@ use crate::life::{Life, Superior};
 use crate::machine::{Action, ChildRules, Key, Machine, Now, Run, Token};
 use crate::node::Node;
 use crate::path::ActorPath;
-use crate::reason::{ExitReason, panic_text};
+use crate::reason::{ExitReason, dispose, panic_text};
 use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::tree::Fault;
 use crate::watchdog::watched;
@@ -53,7 +53,7 @@ impl Starter for SupervisorStarter {
             return Err(fault(SpecError::TooDeep));
         }
         let spec = catch_unwind(AssertUnwindSafe(|| (self.make)()))
-            .map_err(|panic| fault(SpecError::Panicked(panic_text(&*panic).to_string())))?;
+            .map_err(|panic| fault(SpecError::Panicked(panic_text(panic).to_string())))?;
         if let Some(spec) = &spec {
             spec.check_all(path)?;
         }
@@ -90,6 +90,7 @@ enum Plan {
 
 enum Message {
     Started(Key, Run),
+    Leaving(Key, Run),
     Fallen(Key, Run, ExitReason),
     Gone(Key, Run, ExitReason),
     Tick,
@@ -144,6 +145,10 @@ impl Superior for Desktop {
         self.put(Message::Started(key, run));
     }
 
+    fn leaving(&self, key: Key, run: Run) {
+        self.put(Message::Leaving(key, run));
+    }
+
     fn fallen(&self, key: Key, run: Run, reason: ExitReason) {
         self.put(Message::Fallen(key, run, reason));
     }
@@ -190,6 +195,8 @@ pub(super) struct Office {
     /// Replacements of the policies.
     changes: watch::Receiver<()>,
     open: Option<(SupervisorSlot, Arc<OpenDesk>)>,
+    /// Dropped with all this, which tells those who wait for an answer.
+    over: watch::Sender<()>,
     pub(super) auto_shutdown: crate::spec::AutoShutdown,
 }
 
@@ -197,6 +204,13 @@ impl Office {
     fn now(&self) -> Now {
         let policy = self.life.as_ref().map(|life| life.shared.policies.policy(&self.node.path)).unwrap_or_default();
         Now { at: tokio::time::Instant::now().into_std(), policy }
+    }
+
+    /// Drops specifications and what goes with them. They hold what others wrote, whose drop may panic.
+    pub(super) fn let_go<T>(&self, what: T) {
+        if !dispose(what) {
+            tracing::error!(actor = %self.node.path, "a child specification panicked when it was dropped");
+        }
     }
 
     fn emit(&self, path: &ActorPath, kind: EventKind) {
@@ -231,11 +245,16 @@ impl Office {
                 self.keep(key, child, &mut former);
             }
         }
-        drop(former);
+        self.let_go(former);
         if let Some(slot) = spec.slot {
-            let open =
-                Arc::new(OpenDesk { desk: Arc::clone(&self.desk) as Arc<dyn Desk>, node: Arc::clone(&self.node) });
-            slot.publish(Arc::clone(&open));
+            let open = Arc::new(OpenDesk {
+                desk: Arc::clone(&self.desk) as Arc<dyn Desk>,
+                node: Arc::clone(&self.node),
+                over: self.over.subscribe(),
+            });
+            if let Some(life) = &self.life {
+                drop(life.publish(|| slot.publish(Arc::clone(&open))));
+            }
             self.open = Some((slot, open));
         }
         let now = self.now();
@@ -262,6 +281,7 @@ impl Office {
         }
         match message {
             Message::Started(key, run) => self.machine.started(key, run, now),
+            Message::Leaving(key, run) => self.machine.leaving(key, run, now),
             Message::Fallen(key, run, reason) => self.machine.fallen(key, run, reason, now),
             Message::Gone(key, run, reason) => self.machine.gone(key, run, reason, now),
             Message::Tick => {
@@ -278,6 +298,10 @@ impl Office {
 
     /// Does what the machine has decided.
     async fn act(&mut self, myself: &ActorRef<Message>) {
+        // Before the children are brought down: how long that takes is no time up.
+        if let Some(life) = self.life.as_ref().filter(|_| self.machine.ending()) {
+            life.ends();
+        }
         while let Some(action) = self.machine.next_action() {
             match action {
                 Action::Start { key, run } => self.spawn(key, run, myself).await,
@@ -317,8 +341,9 @@ impl Office {
                     }
                 }
                 Action::Forget { key } => {
-                    self.records.remove(&key);
+                    let record = self.records.remove(&key);
                     self.node.remove(key);
+                    self.let_go(record);
                 }
                 Action::Ready => {
                     if let Some(life) = &self.life {
@@ -402,11 +427,8 @@ impl Drop for Office {
         for control in self.records.values().filter_map(|record| record.control.as_ref()) {
             control.kill();
         }
-        // Specifications hold what others wrote, whose drop may panic.
         let (records, waiters) = (std::mem::take(&mut self.records), std::mem::take(&mut self.waiters));
-        if catch_unwind(AssertUnwindSafe(|| drop((records, waiters)))).is_err() {
-            tracing::error!(actor = %self.node.path, "a child specification panicked when it was dropped");
-        }
+        self.let_go((records, waiters));
         if let Some(life) = self.life.take() {
             Life::release(life);
         }
@@ -438,6 +460,7 @@ impl Actor for SupervisorActor {
             next_token: 0,
             alarm: None,
             open: None,
+            over: watch::Sender::new(()),
             auto_shutdown: crate::spec::AutoShutdown::Never,
         }))
     }
@@ -447,7 +470,7 @@ impl Actor for SupervisorActor {
         let reason = match watched(office.serial, AssertUnwindSafe(office.begin(&myself)).catch_unwind()).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(reason)) => reason,
-            Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
+            Err(panic) => ExitReason::Panicked(panic_text(panic)),
         };
         fail(office, reason)
     }
@@ -462,7 +485,7 @@ impl Actor for SupervisorActor {
         office.desk.depth.fetch_sub(1, Ordering::Relaxed);
         match watched(office.serial, AssertUnwindSafe(office.receive(message, &myself)).catch_unwind()).await {
             Ok(()) => Ok(()),
-            Err(panic) => fail(office, ExitReason::Panicked(panic_text(&*panic))),
+            Err(panic) => fail(office, ExitReason::Panicked(panic_text(panic))),
         }
     }
 

@@ -12,7 +12,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, Messag
 use super::{Spawning, Starter};
 use crate::address::{Address, Control, Mailbox, Slot};
 use crate::life::Life;
-use crate::reason::{ExitReason, Failure, StartError, panic_text};
+use crate::reason::{ExitReason, Failure, StartError, failure_text, panic_text};
 use crate::tree::Fault;
 use crate::watchdog::{Polling, watched};
 use crate::worker::{Context, Flow, Worker};
@@ -133,8 +133,8 @@ async fn guard<W: Worker, T>(
 ) -> Result<T, ActorProcessingErr> {
     let reason = match watched(ctx.serial(), AssertUnwindSafe(future).catch_unwind()).await {
         Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => ExitReason::Failed(error.to_string().into()),
-        Err(panic) => ExitReason::Panicked(panic_text(&*panic)),
+        Ok(Err(error)) => ExitReason::Failed(failure_text(error).into()),
+        Err(panic) => ExitReason::Panicked(panic_text(panic)),
     };
     let text = reason.to_string();
     ctx.record(reason);
@@ -144,11 +144,14 @@ async fn guard<W: Worker, T>(
 impl<W: Worker> Drop for WorkerState<W> {
     fn drop(&mut self) {
         self.withdraw();
+        if let Some(life) = self.ctx.life() {
+            life.ends(); // if nothing was recorded: a kill
+        }
         self.ctx.abort_tasks();
         let worker = self.worker.take();
         let polling = Polling::begin(self.ctx.serial());
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(worker))) {
-            self.ctx.record(ExitReason::Panicked(panic_text(&*panic)));
+            self.ctx.record(ExitReason::Panicked(panic_text(panic)));
         }
         drop(polling);
         self.ctx.release();
@@ -186,10 +189,10 @@ impl<W: Worker> Actor for WorkerActor<W> {
             return Err("declined to start".into());
         };
         state.worker = Some(worker);
-        if let Some(slot) = &plan.slot {
-            slot.publish(ctx.address());
-        }
         if let Some(life) = ctx.life() {
+            if let Some(slot) = &plan.slot {
+                drop(life.publish(|| slot.publish(ctx.address())));
+            }
             life.up();
         }
         Ok(())
@@ -221,7 +224,9 @@ impl<W: Worker> Actor for WorkerActor<W> {
             }
         };
         if flow == Flow::Stop {
-            ctx.record(ExitReason::Normal);
+            if let Some(life) = ctx.life() {
+                life.leave();
+            }
             myself.stop(None);
         }
         Ok(())
@@ -246,8 +251,10 @@ impl<W: Worker> Actor for WorkerActor<W> {
             }
         };
         guard(stop, ctx).await?;
-        // Unless it ended of itself, which is noted already. Not before: a kill during the stop is a kill.
-        ctx.record(ExitReason::Shutdown);
+        // Not before: a kill during the stop is a kill.
+        if let Some(life) = ctx.life() {
+            life.stopped();
+        }
         Ok(())
     }
 
