@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use roomcast_bus::Bus;
-use roomcast_protocol::CloseCode;
 use roomcast_supervision::{Observer, System, SystemOptions, Tree};
 use roomcast_transport::tls::{Certificate, ServerIdentity, TlsError};
 use roomcast_transport::webtransport;
@@ -14,8 +13,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use crate::actors::config::{Message as ConfigMessage, Source};
+use crate::actors::connection::STOPPING;
 use crate::config::{Settings, Tls, TlsMode};
-use crate::observe::Watcher;
+use crate::observe;
 use crate::store::{Addresses, Sockets, Store, StoreParts};
 use crate::token;
 
@@ -120,7 +120,7 @@ impl Node {
             SystemOptions {
                 label: "roomcast".into(),
                 policies: Arc::clone(&store.policies),
-                observer: Some(Watcher::observer(&store, observer)),
+                observer: Some(observe::observer(&store, observer)),
             },
         )
         .await?;
@@ -178,6 +178,10 @@ impl Node {
 
     /// Reads the configuration again, soon.
     pub fn reload(&self) {
+        // Of what waits there, the watch has sent one at most: so a reload waits already, and will read what this one would.
+        if self.store.config.current().is_some_and(|actor| actor.depth() > 1) {
+            return;
+        }
         // Not lost while the configuration actor restarts: its next incarnation begins with a look at the file.
         if self.store.config.send(ConfigMessage::Reload(None)).is_err() {
             tracing::debug!("the configuration actor is restarting, and will read the file when it is up");
@@ -195,7 +199,8 @@ impl Node {
         self.store.begin_draining();
         if tokio::time::timeout(STOP_TIME, self.system.stop()).await.is_err() {
             tracing::warn!("some actors do not stop; ending without them");
-            self.store.rooms.close_all(CloseCode::Draining, "this node is stopping; reconnect to another");
+            let (code, reason) = STOPPING;
+            self.store.rooms.close_all(code, reason);
         }
         self.store.wind_up().await;
         let settings = self.store.settings();

@@ -1,109 +1,68 @@
 //! What becomes of the tree's own events: a log line, a figure, a node event. It decides nothing about the tree.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
-use roomcast_supervision::{ActorPath, Event, EventKind, Observer};
+use roomcast_supervision::{Event, EventKind, Observer};
 
 use crate::store::{NodeEvent, Store, Text};
 
-/// Crashes whose restart has not been scheduled yet; far more than there can be children between the two.
-const MAX_PENDING: usize = 4096;
-
-/// Watches one node's tree.
-pub(crate) struct Watcher {
-    store: Weak<Store>,
-    /// Why each actor crashed whose restart is not scheduled yet: the two are told one after the other.
-    reasons: Mutex<HashMap<ActorPath, &'static str>>,
+/// The observer of this node's tree, and whoever else wants to be told. It does not keep the store.
+pub(crate) fn observer(store: &Arc<Store>, also: Option<Observer>) -> Observer {
+    let store = Arc::downgrade(store);
+    Arc::new(move |event| {
+        if let Some(store) = store.upgrade() {
+            observe(&store, event);
+        }
+        if let Some(also) = &also {
+            also(event);
+        }
+    })
 }
 
-impl Watcher {
-    /// The observer of this node's tree, and whoever else wants to be told. It does not keep the store.
-    pub(crate) fn observer(store: &Arc<Store>, also: Option<Observer>) -> Observer {
-        let watcher = Self { store: Arc::downgrade(store), reasons: Mutex::default() };
-        Arc::new(move |event| {
-            if let Some(store) = watcher.store.upgrade() {
-                watcher.observe(&store, event);
-            }
-            if let Some(also) = &also {
-                also(event);
-            }
-        })
-    }
-
-    /// Called in the actors' own tasks: it must be quick.
-    fn observe(&self, store: &Store, event: &Event) {
-        let path = event.path.as_str();
-        let supervisor = supervisor_kind(path);
-        let tell = |event| store.events.publish(event);
-        match &event.kind {
-            EventKind::Started { generation, after: Some(after) } => {
-                store.metrics.recovery.record(after.as_secs_f64());
-                tracing::info!(actor = path, generation, after = ?after, "restarted");
-                tell(NodeEvent::Restarted { path: event.path.clone(), generation: *generation, after: *after });
-            }
-            EventKind::Started { .. } => tracing::debug!(actor = path, "started"),
-            EventKind::Exited { reason, .. } if reason.is_abnormal() => {
-                store.metrics.crashed(&supervisor, reason.kind());
-                tracing::warn!(actor = path, %reason, "crashed");
-                self.remember(&event.path, reason.kind());
-                tell(NodeEvent::Crashed { path: event.path.clone(), reason: Text::new(reason) });
-            }
-            EventKind::StartFailed { reason, .. } => {
-                store.metrics.crashed(&supervisor, reason.kind());
-                tracing::warn!(actor = path, %reason, "did not start");
-                self.remember(&event.path, reason.kind());
-                tell(NodeEvent::StartFailed { path: event.path.clone(), reason: Text::new(reason) });
-            }
-            EventKind::RestartScheduled { .. } => {
-                store.metrics.restarted(&supervisor, self.recall(&event.path));
-            }
-            EventKind::Exited { reason, .. } => {
-                tracing::debug!(actor = path, %reason, "ended");
-                // A supervisor that gave up ends in order, and is restarted all the same; rooms end in order for good.
-                if !path.starts_with("rooms/") {
-                    self.remember(&event.path, reason.kind());
-                }
-            }
-            EventKind::GaveUp => {
-                store.metrics.escalated(&escalation_kind(path));
-                tracing::error!(supervisor = path, "gave up; its parent decides");
-                tell(NodeEvent::GaveUp { path: event.path.clone() });
-                store.rooms.supervisor_gave_up(path);
-            }
-            EventKind::Abandoned => {
-                tracing::error!(actor = path, "does not end: something in it never awaits");
-                tell(NodeEvent::Abandoned { path: event.path.clone() });
-            }
-            EventKind::Stuck { busy, .. } => {
-                store.metrics.stuck.increment(1);
-                tracing::error!(actor = path, ?busy, "is stuck: it runs without an await and cannot be killed");
-                tell(NodeEvent::Stuck { path: event.path.clone(), busy: *busy });
-            }
-            EventKind::Unstuck { busy, .. } => {
-                tracing::warn!(actor = path, ?busy, "was stuck and goes on");
-                tell(NodeEvent::Unstuck { path: event.path.clone(), busy: *busy });
-            }
-            other => tracing::debug!(actor = path, event = ?other, "supervision"),
+/// Called in the actors' own tasks: it must be quick.
+fn observe(store: &Store, event: &Event) {
+    let path = event.path.as_str();
+    let supervisor = supervisor_kind(path);
+    let tell = |event| store.events.publish(event);
+    match &event.kind {
+        EventKind::Started { generation, after: Some(after) } => {
+            store.metrics.recovery.record(after.as_secs_f64());
+            tracing::info!(actor = path, generation, after = ?after, "restarted");
+            tell(NodeEvent::Restarted { path: event.path.clone(), generation: *generation, after: *after });
         }
-    }
-
-    fn remember(&self, path: &ActorPath, reason: &'static str) {
-        // Connections are never restarted.
-        if path.as_str().starts_with("connections/") {
-            return;
+        EventKind::Started { .. } => tracing::debug!(actor = path, "started"),
+        EventKind::Exited { reason, .. } if reason.is_abnormal() => {
+            store.metrics.crashed(&supervisor, reason.kind());
+            tracing::warn!(actor = path, %reason, "crashed");
+            tell(NodeEvent::Crashed { path: event.path.clone(), reason: Text::new(reason) });
         }
-        let mut reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that ended for good are never asked for again; that a few who will be are forgotten with them costs
-        // a label.
-        if reasons.len() == MAX_PENDING {
-            reasons.clear();
+        EventKind::StartFailed { reason, .. } => {
+            store.metrics.crashed(&supervisor, reason.kind());
+            tracing::warn!(actor = path, %reason, "did not start");
+            tell(NodeEvent::StartFailed { path: event.path.clone(), reason: Text::new(reason) });
         }
-        reasons.insert(path.clone(), reason);
-    }
-
-    fn recall(&self, path: &ActorPath) -> &'static str {
-        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).remove(path).unwrap_or("unknown")
+        EventKind::RestartScheduled { reason, .. } => store.metrics.restarted(&supervisor, reason.kind()),
+        EventKind::Exited { reason, .. } => tracing::debug!(actor = path, %reason, "ended"),
+        EventKind::GaveUp => {
+            store.metrics.escalated(&escalation_kind(path));
+            tracing::error!(supervisor = path, "gave up; its parent decides");
+            tell(NodeEvent::GaveUp { path: event.path.clone() });
+            store.rooms.supervisor_gave_up(path);
+        }
+        EventKind::Abandoned => {
+            tracing::error!(actor = path, "does not end: something in it never awaits");
+            tell(NodeEvent::Abandoned { path: event.path.clone() });
+        }
+        EventKind::Stuck { busy, .. } => {
+            store.metrics.stuck.increment(1);
+            tracing::error!(actor = path, ?busy, "is stuck: it runs without an await and cannot be killed");
+            tell(NodeEvent::Stuck { path: event.path.clone(), busy: *busy });
+        }
+        EventKind::Unstuck { busy, .. } => {
+            tracing::warn!(actor = path, ?busy, "was stuck and goes on");
+            tell(NodeEvent::Unstuck { path: event.path.clone(), busy: *busy });
+        }
+        other => tracing::debug!(actor = path, event = ?other, "supervision"),
     }
 }
 

@@ -50,6 +50,8 @@ pub enum EventKind {
     /// It will be started again after this wait, which is zero for the first restart in a row. Under one_for_all and
     /// rest_for_one its siblings are stopped first and restarted with it.
     RestartScheduled {
+        /// Why it ended.
+        reason: ExitReason,
         /// The wait.
         delay: Duration,
     },

@@ -80,7 +80,7 @@ impl<R: PacketReader> Worker for Connection<R> {
 }
 
 /// What clients are told when the node stops.
-const STOPPING: (CloseCode, &str) = (CloseCode::Draining, "this node is stopping; reconnect to another");
+pub(crate) const STOPPING: (CloseCode, &str) = (CloseCode::Draining, "this node is stopping; reconnect to another");
 
 /// Closes with 1011 whatever was not closed for a better reason: the actor was killed, or it panicked. A stopping node
 /// kills what is still starting, and that is no crash.
@@ -141,7 +141,7 @@ impl<R: PacketReader> Reading<R> {
                     }
                 }
             };
-            silence.broken();
+            silence.heard();
             match incoming {
                 Ok(Incoming::Packet) => {
                     if let Some((code, reason)) =
@@ -190,9 +190,9 @@ impl<R: PacketReader> Reading<R> {
 
 /// How long a connection has been silent.
 struct Silence {
-    /// The last packet, ping or pong that was read.
+    /// When silence began to count, or the last packet, ping or pong that was read.
     last_read: Instant,
-    /// What was heard besides: pieces of a packet under way, QUIC's acknowledgements.
+    /// What was heard: all bytes, also pieces of a packet under way and QUIC's acknowledgements.
     pulse: Option<Pulse>,
 }
 
@@ -201,7 +201,14 @@ impl Silence {
         Self { last_read: Instant::now(), pulse }
     }
 
-    /// It is not silent now.
+    /// Something was read. Where there is a pulse, that has been noted with the first byte of it.
+    fn heard(&mut self) {
+        if self.pulse.is_none() {
+            self.broken();
+        }
+    }
+
+    /// Silence begins to count now.
     fn broken(&mut self) {
         self.last_read = Instant::now();
     }

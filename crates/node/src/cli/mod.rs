@@ -1,7 +1,6 @@
 //! The command line: what it says, what it prints, and the process around a node (runtime, logs, signals, exit codes).
 
 mod banner;
-// Its `schema` prints with `print!`, which panics where nothing can be printed: `schema` below is what runs.
 mod check;
 mod logs;
 mod operate;

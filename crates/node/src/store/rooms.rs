@@ -120,10 +120,15 @@ impl RoomCell {
     /// Closes who is in it right now with 1000 and says how many. The room is over when the last has left; who joins
     /// meanwhile stays.
     pub(crate) fn end(&self) -> usize {
+        self.close_all(CloseCode::Done, "the room was ended")
+    }
+
+    /// Closes who is in it right now and says how many.
+    fn close_all(&self, code: CloseCode, reason: &'static str) -> usize {
         // Not under the room's lock: closing wakes writers.
         let occupants = self.occupants();
         for egress in &occupants {
-            egress.close(CloseCode::Done, "the room was ended");
+            egress.close(code, reason);
         }
         occupants.len()
     }
@@ -335,27 +340,21 @@ impl Rooms {
         let Some(name) = path.strip_prefix("rooms/").filter(|name| !name.contains('/')) else { return };
         for cell in self.all().iter().filter(|cell| crate::tree::room_segment(&cell.id) == name) {
             self.forget(cell, "failed");
-            for (_, egress) in cell.lock().iter() {
-                egress.close(CloseCode::Crashed, "the room failed; reconnect");
-            }
+            cell.close_all(CloseCode::Crashed, "the room failed; reconnect");
         }
     }
 
     /// Closes every member's connection, without asking any actor.
     pub(crate) fn close_all(&self, code: CloseCode, reason: &'static str) {
         for cell in self.all() {
-            for (_, egress) in cell.lock().iter() {
-                egress.close(code, reason);
-            }
+            cell.close_all(code, reason);
         }
     }
 
     /// Has every member's connection look at the settings again.
     pub(crate) fn retune(&self) {
         for cell in self.all() {
-            for (_, egress) in cell.lock().iter() {
-                egress.retune();
-            }
+            cell.occupants().iter().for_each(|egress| egress.retune());
         }
     }
 

@@ -112,7 +112,7 @@ impl Machine {
                 self.roster.set(key, State::Idle);
                 self.forget(key);
             } else {
-                self.restart(key, now);
+                self.restart(key, reason, now);
             }
         }
     }
@@ -129,7 +129,7 @@ impl Machine {
             Restart::Temporary => false,
         };
         if again {
-            return self.restart(key, now);
+            return self.restart(key, reason.clone(), now);
         }
         self.roster.set(key, State::Idle);
         if restart == Restart::Temporary || self.dynamic() {
@@ -170,7 +170,7 @@ impl Machine {
 
     /// `key` is down and is to come up again, by the strategy, if the intensity allows. Each attempt counts, also one
     /// that follows a start that failed.
-    fn restart(&mut self, key: Key, now: Now) {
+    fn restart(&mut self, key: Key, reason: ExitReason, now: Now) {
         self.roster.set(key, State::Idle);
         let from = match self.strategy {
             Strategy::OneForOne | Strategy::SimpleOneForOne => None,
@@ -194,7 +194,7 @@ impl Machine {
         let wait = Wait { since: now.at, attempt: child.attempts, dice };
         child.attempts = child.attempts.saturating_add(1);
         let (delay, attempt) = (wait.delay(&now.policy), child.attempts);
-        self.actions.push_back(Action::Scheduled { key, delay, attempt });
+        self.actions.push_back(Action::Scheduled { key, reason, delay, attempt });
         match from {
             None if delay.is_zero() => self.launch(key, now),
             None => {

@@ -70,8 +70,8 @@ pub(crate) enum Action {
     Kill { key: Key },
     /// It did not end though killed; go on without it.
     Abandon { key: Key },
-    /// It will be started again after this wait: the `attempt`th time in a row.
-    Scheduled { key: Key, delay: Duration, attempt: u32 },
+    /// It ended for this reason and will be started again after this wait: the `attempt`th time in a row.
+    Scheduled { key: Key, reason: ExitReason, delay: Duration, attempt: u32 },
     /// Its wait has changed: there is this much left.
     Revised { key: Key, left: Duration },
     /// It is down and will be started again with its group.

@@ -332,12 +332,12 @@ impl Office {
                         record.node.resume_in(left);
                     }
                 }
-                Action::Scheduled { key, delay, attempt } => {
+                Action::Scheduled { key, reason, delay, attempt } => {
                     if let Some(record) = self.records.get_mut(&key) {
                         record.control = None;
                         record.node.restarting(delay, attempt);
                         let path = record.node.path.clone();
-                        self.emit(&path, EventKind::RestartScheduled { delay });
+                        self.emit(&path, EventKind::RestartScheduled { reason, delay });
                     }
                 }
                 Action::Forget { key } => {
