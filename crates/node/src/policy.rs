@@ -1,6 +1,7 @@
 //! Restart policies and strategies out of the settings: the built-in ones, then `[supervision.defaults]`, then one per path
 //! or pattern. Knows which supervisors the tree has; what they supervise is in `tree`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use roomcast_supervision::{
@@ -12,34 +13,54 @@ use crate::config::{BackoffSettings, PolicySettings, Settings, StrategyName, nea
 /// The table that is for all supervisors without one of their own.
 const DEFAULTS: &str = "defaults";
 
-/// A supervisor of many needs room for many: at the default intensity, a dozen bad rooms would end all the others.
-const MANY: PolicyPatch =
-    PolicyPatch { intensity: Some(1000), period: None, shutdown: None, start: None, backoff: None };
+/// What holds where the settings say nothing, as they would say it.
+fn built_in() -> [(&'static str, PolicySettings); 4] {
+    let intensity = |restarts| PolicySettings { intensity: Some(restarts), ..PolicySettings::default() };
+    let Policy { shutdown, .. } = Policy::default();
+    let ms = Duration::from_millis;
+    let defaults = PolicySettings {
+        strategy: None,
+        intensity: Some(10),
+        period: Some(Duration::from_secs(5)),
+        shutdown: Some(shutdown),
+        backoff: Some(BackoffSettings { initial: ms(10), factor: 2.0, max: ms(5_000), jitter: 0.2 }),
+    };
+    // A supervisor of many needs room for many: at the default intensity, a dozen bad rooms would end all the others.
+    const MANY: u32 = 1_000;
+    // The root's end is the process's. One child that cannot run uses up ten or eleven restarts in five seconds, then
+    // hardly any: backoff sees to that. So it takes several that loop at the same time to end the node.
+    const ROOT: u32 = 50;
+    [(DEFAULTS, defaults), ("", intensity(ROOT)), ("rooms", intensity(MANY)), ("connections", intensity(MANY))]
+}
 
-/// The root's end is the process's. One child that cannot run uses up about eleven restarts in five seconds, then hardly
-/// any: backoff sees to that. So it takes several that loop at the same time to end the node.
-const ROOT: PolicyPatch = PolicyPatch { intensity: Some(50), ..MANY };
+/// The tables that are in force: those of the settings, filled up with what is built in.
+pub(crate) fn in_force(settings: &Settings) -> BTreeMap<String, PolicySettings> {
+    let mut tables = settings.supervision.clone();
+    for (path, built_in) in built_in() {
+        let table = tables.entry(path.to_owned()).or_default();
+        table.intensity = table.intensity.or(built_in.intensity);
+        table.period = table.period.or(built_in.period);
+        table.shutdown = table.shutdown.or(built_in.shutdown);
+        table.backoff = table.backoff.or(built_in.backoff);
+    }
+    tables
+}
 
 /// All policies that the settings ask for. What does not parse is left out: `config` refused it before.
 pub(crate) fn policies(settings: &Settings) -> PolicySet {
-    let mut default = Policy { intensity: 10, period: Duration::from_secs(5), ..Policy::default() };
-    if let Some(defaults) = settings.supervision.get(DEFAULTS) {
-        let patch = patch(defaults);
-        default = Policy {
-            intensity: patch.intensity.unwrap_or(default.intensity),
-            period: patch.period.unwrap_or(default.period),
-            shutdown: patch.shutdown.unwrap_or(default.shutdown),
-            start: default.start,
-            backoff: patch.backoff.unwrap_or(default.backoff),
-        };
-    }
-    let built_in = [("", ROOT), ("rooms", MANY), ("connections", MANY)];
-    let configured = settings.supervision.iter().filter(|(path, _)| path.as_str() != DEFAULTS);
-    built_in
-        .into_iter()
-        .chain(configured.map(|(path, policy)| (path.as_str(), patch(policy))))
-        .filter_map(|(path, patch)| Some((PathPattern::parse(path).ok()?, patch)))
-        .fold(PolicySet::new(default), |set, (pattern, patch)| set.with(pattern, patch))
+    let mut tables = in_force(settings);
+    let defaults = tables.remove(DEFAULTS).unwrap_or_default();
+    let built_in = Policy::default();
+    let patch_of = patch(&defaults);
+    let default = Policy {
+        intensity: patch_of.intensity.unwrap_or(built_in.intensity),
+        period: patch_of.period.unwrap_or(built_in.period),
+        shutdown: patch_of.shutdown.unwrap_or(built_in.shutdown),
+        start: built_in.start,
+        backoff: patch_of.backoff.unwrap_or(built_in.backoff),
+    };
+    let named = tables.iter().filter_map(|(path, policy)| Some((PathPattern::parse(path).ok()?, patch(policy))));
+    named.fold(PolicySet::new(default), |set, (pattern, patch)| set.with(pattern, patch))
 }
 
 /// The supervisors of the tree, as a table may name them; a room by its name besides. A test holds them against a

@@ -68,7 +68,7 @@ impl Verdict {
 /// What differs, in the order of keys.
 #[must_use]
 pub fn diff(old: &Settings, new: &Settings) -> Vec<Change> {
-    let (old, new) = (flat(old), flat(new));
+    let (old, new) = (explicit(old), explicit(new));
     let mut keys: Vec<&Path> = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))).collect();
     keys.sort();
     keys.into_iter()
@@ -110,6 +110,11 @@ pub(super) fn is_live(path: &[String]) -> bool {
         ["limits" | "egress" | "timers" | "presence" | "supervision" | "chaos", ..] | ["telemetry", "log"] => true,
         _ => false,
     }
+}
+
+/// Every key that has a value, also where the value is built in: writing that down is no change.
+fn explicit(settings: &Settings) -> BTreeMap<Path, Value> {
+    flat(&Settings { supervision: crate::policy::in_force(settings), ..settings.clone() })
 }
 
 /// Every key that has a value.

@@ -31,6 +31,16 @@ fn live_settings_are_taken_and_the_others_are_named_and_kept() {
 }
 
 #[test]
+fn the_file_that_shows_every_default_changes_nothing() {
+    let shown = parsed(include_str!("../../../../supervisor.toml"));
+    assert_eq!(diff(&Settings::default(), &shown), []);
+    let one_more = parsed("[supervision.\"\"]\nintensity = 51\n");
+    let change =
+        Change { key: "supervision.\"\".intensity".into(), old: Some(json!(50)), new: Some(json!(51)), live: true };
+    assert_eq!(diff(&shown, &one_more), [change]);
+}
+
+#[test]
 fn a_listener_that_is_switched_off_stays_on_until_a_restart() {
     let new = parsed("[listen.websocket]\n");
     let changed = diff(&Settings::default(), &new);

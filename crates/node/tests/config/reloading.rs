@@ -80,7 +80,9 @@ async fn a_change_made_while_the_configuration_actor_is_dead_is_not_lost() {
     std::fs::write(folder.file(), rooms(10) + SLOW_RESTART).unwrap();
     let node = start(&folder.file()).await;
     let state = |wanted: ActorState| node.tree().find("config").is_some_and(|entry| entry.state == wanted);
+    let deadline = tokio::time::Instant::now() + crate::support::SOON;
     while !state(ActorState::Restarting) {
+        assert!(tokio::time::Instant::now() < deadline, "it never waits to be restarted");
         let _ = node.tree().inject("config", Fault::Kill);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
