@@ -2,6 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod absences;
+pub mod call;
 pub mod ffmpeg;
 pub mod history;
 pub mod ledger;
@@ -10,5 +11,6 @@ pub mod node_box;
 pub mod peers;
 pub mod soak;
 
+pub use call::{Call, ROOM};
 pub use member::{Heard, Member, SOON, content, control};
 pub use node_box::{NodeBox, Via, eventually};

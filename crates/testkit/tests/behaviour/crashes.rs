@@ -1,92 +1,13 @@
 //! Crash anything, drop nobody: every kind of actor is killed, and made to panic, while a call runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use roomcast_supervision::{ActorState, Fault};
-use roomcast_testkit::history::{Client, History};
-use roomcast_testkit::{Heard, Member, NodeBox, SOON, Via, control, eventually};
-use tokio::task::JoinHandle;
+use roomcast_testkit::{Call, Heard, Member, NodeBox, ROOM, SOON, Via, eventually};
 
-const ROOM: &str = "call";
 /// Small enough to be a call, fast enough that a lost moment shows.
 const PACE: Duration = Duration::from_millis(5);
-
-/// A call under way: four members on both transports who all send numbered packets until told to stop.
-struct Call {
-    stop: Arc<AtomicBool>,
-    /// How many packets each member has sent.
-    sent: Vec<Arc<AtomicUsize>>,
-    members: Vec<JoinHandle<(Member, Vec<Vec<u8>>)>>,
-}
-
-impl Call {
-    async fn begin(node: &NodeBox) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut joined = Vec::new();
-        for (index, via) in [Via::WebSocket, Via::WebTransport, Via::WebSocket, Via::WebTransport].iter().enumerate() {
-            joined.push(Member::join(node, *via, &format!("m{index}"), ROOM).await);
-        }
-        let sent: Vec<_> = joined.iter().map(|_| Arc::new(AtomicUsize::new(0))).collect();
-        let talking = |(member, sent)| tokio::spawn(talk(member, Arc::clone(&stop), Arc::clone(sent)));
-        let members = joined.into_iter().zip(&sent).map(talking).collect();
-        let call = Self { stop, sent, members };
-        call.runs().await;
-        call
-    }
-
-    /// Waits until every member has sent some more.
-    async fn runs(&self) {
-        const MORE: usize = 5;
-        let now = || self.sent.iter().map(|sent| sent.load(Ordering::Relaxed)).collect::<Vec<_>>();
-        let before = now();
-        eventually("everybody has spoken", SOON, async || {
-            now().iter().zip(&before).all(|(now, before)| *now >= before + MORE)
-        })
-        .await;
-    }
-
-    /// Ends the call, waits for what is under way, and checks the history of it.
-    async fn end(self) {
-        // What happened last must have had a chance to do harm.
-        self.runs().await;
-        self.stop.store(true, Ordering::Relaxed);
-        let mut spoken = Vec::new();
-        for member in self.members {
-            spoken.push(member.await.unwrap());
-        }
-        let all: usize = spoken.iter().map(|(_, sent)| sent.len()).sum();
-        let mut history = History::default();
-        for (mut member, sent) in spoken {
-            let mut received = Vec::new();
-            while received.len() < all - sent.len() {
-                match member.hear().await {
-                    Heard::Packet(packet) => received.push(packet.to_vec()),
-                    Heard::Closed(code) => panic!("{} was closed with {code:?}", member.user()),
-                }
-            }
-            assert!(member.heard_by_now().is_empty(), "more than was sent");
-            assert!(!sent.is_empty());
-            history.clients.insert(member.user().to_owned(), Client { room: ROOM.into(), sent, received });
-            member.leave().await;
-        }
-        history.check();
-    }
-}
-
-async fn talk(mut member: Member, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> (Member, Vec<Vec<u8>>) {
-    let mut sent = Vec::new();
-    let mut pace = tokio::time::interval(PACE);
-    while !stop.load(Ordering::Relaxed) {
-        pace.tick().await;
-        let packet = control(member.user(), &format!("{} {}", member.user(), sent.len()));
-        sent.push(packet.to_vec());
-        member.send(packet).await.unwrap();
-        count.store(sent.len(), Ordering::Relaxed);
-    }
-    (member, sent)
-}
 
 /// Injects a fault and waits until whoever it hit is up again.
 async fn strike(node: &NodeBox, path: &str, fault: Fault) {
@@ -141,7 +62,7 @@ async fn everything_crashes_and_no_call_notices(strategies: &[(&str, &str)]) {
     let strategies: Vec<String> = strategies.iter().map(set).collect();
     let overrides: Vec<&str> = PATIENT.into_iter().chain(strategies.iter().map(String::as_str)).collect();
     let node = NodeBox::start_with(&overrides).await;
-    let call = Call::begin(&node).await;
+    let call = Call::begin_at(PACE, &node).await;
     for path in ALL_BUT_CONNECTIONS {
         for fault in [Fault::Kill, Fault::Panic] {
             strike(&node, path, fault).await;
@@ -163,7 +84,7 @@ async fn everything_crashes_and_no_call_notices(strategies: &[(&str, &str)]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn members_come_and_go_while_their_room_crashes() {
     let node = NodeBox::start_with(&PATIENT).await;
-    let call = Call::begin(&node).await;
+    let call = Call::begin_at(PACE, &node).await;
     let tree = node.node().tree();
     for round in 0..40 {
         let path = ["rooms/call/room", "rooms/call", "rooms"][round % 3];
@@ -198,7 +119,7 @@ async fn a_killed_connection_is_told_1011_and_nobody_else_notices() {
             };
             eventually("its connection is up", SOON, async || session().is_some()).await;
             let session = session().unwrap().path.as_str().to_owned();
-            let call = Call::begin(&node).await;
+            let call = Call::begin_at(PACE, &node).await;
             assert_eq!(node.node().tree().inject(&session, fault), Ok(1));
             assert_eq!(first.hear_close().await, Some(1011), "{via:?} {fault:?}");
             eventually("it left", SOON, async || node.node().store().rooms.count() == 1).await;
@@ -254,7 +175,7 @@ async fn a_room_whose_supervisor_gives_up_is_over_and_the_node_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn actors_are_killed_by_path_through_the_admin_port_and_only_with_the_token() {
     let node = NodeBox::start_with(&PATIENT).await;
-    let call = Call::begin(&node).await;
+    let call = Call::begin_at(PACE, &node).await;
     let tree = node.node().tree();
     for (path, fault) in
         [("rooms/call/room", "kill"), ("rooms/*/subscription", "panic"), ("listeners/websocket", "stall")]

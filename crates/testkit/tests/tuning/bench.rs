@@ -6,17 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use roomcast_node::LogControl;
-use roomcast_testkit::history::{Client, History};
-use roomcast_testkit::{Heard, Member, NodeBox, SOON, Via, control, eventually};
+pub(crate) use roomcast_testkit::{Call, ROOM};
+use roomcast_testkit::{Heard, Member, NodeBox, SOON};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-/// Where the call is.
-pub(crate) const ROOM: &str = "call";
-/// Each member's pace, where the test does not say another: 50 packets a second.
-const PACE: Duration = Duration::from_millis(20);
 /// Within this a changed key acts: a second, in beats. See [`Pulse`].
 const AT_ONCE: usize = 80;
 /// One beat, and an answer of the node's: somewhat over 12 ms in all where nothing else runs.
@@ -155,90 +151,6 @@ impl Deadline {
     }
 }
 
-/// A call under way: four members on both transports who all send numbered packets until told to stop.
-pub(crate) struct Call {
-    stop: Arc<AtomicBool>,
-    /// How many packets each member has sent.
-    sent: Vec<Arc<AtomicUsize>>,
-    members: Vec<JoinHandle<(Member, Vec<Vec<u8>>)>>,
-}
-
-impl Call {
-    pub(crate) async fn begin(node: &NodeBox) -> Self {
-        Self::begin_at(PACE, node).await
-    }
-
-    pub(crate) async fn begin_at(pace: Duration, node: &NodeBox) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut joined = Vec::new();
-        for (index, via) in [Via::WebSocket, Via::WebTransport, Via::WebSocket, Via::WebTransport].iter().enumerate() {
-            joined.push(Member::join(node, *via, &format!("m{index}"), ROOM).await);
-        }
-        let sent: Vec<_> = joined.iter().map(|_| Arc::new(AtomicUsize::new(0))).collect();
-        let talking = |(member, sent)| tokio::spawn(talk(pace, member, Arc::clone(&stop), Arc::clone(sent)));
-        let members = joined.into_iter().zip(&sent).map(talking).collect();
-        let call = Self { stop, sent, members };
-        call.runs().await;
-        call
-    }
-
-    /// Waits until every member has sent some more.
-    pub(crate) async fn runs(&self) {
-        const MORE: usize = 5;
-        let now = || self.sent.iter().map(|sent| sent.load(Ordering::Relaxed)).collect::<Vec<_>>();
-        let before = now();
-        eventually("everybody has spoken", SOON, async || {
-            now().iter().zip(&before).all(|(now, before)| *now >= before + MORE)
-        })
-        .await;
-    }
-
-    /// Ends the call, waits for what is under way, and checks that nobody was closed and nothing lost.
-    pub(crate) async fn end(self) {
-        // What happened last must have had a chance to do harm.
-        self.runs().await;
-        self.stop.store(true, Ordering::Relaxed);
-        let mut spoken = Vec::new();
-        for member in self.members {
-            spoken.push(member.await.unwrap());
-        }
-        let all: usize = spoken.iter().map(|(_, sent)| sent.len()).sum();
-        let mut history = History::default();
-        for (mut member, sent) in spoken {
-            let mut received = Vec::new();
-            while received.len() < all - sent.len() {
-                match member.hear().await {
-                    Heard::Packet(packet) => received.push(packet.to_vec()),
-                    Heard::Closed(code) => panic!("{} was closed with {code:?}", member.user()),
-                }
-            }
-            assert!(member.heard_by_now().is_empty(), "more than was sent");
-            history.clients.insert(member.user().to_owned(), Client { room: ROOM.into(), sent, received });
-            member.leave().await;
-        }
-        history.check();
-    }
-}
-
-async fn talk(
-    pace: Duration,
-    mut member: Member,
-    stop: Arc<AtomicBool>,
-    count: Arc<AtomicUsize>,
-) -> (Member, Vec<Vec<u8>>) {
-    let mut sent = Vec::new();
-    let mut pace = tokio::time::interval(pace);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !stop.load(Ordering::Relaxed) {
-        pace.tick().await;
-        let packet = control(member.user(), &format!("{} {}", member.user(), sent.len()));
-        sent.push(packet.to_vec());
-        member.send(packet).await.unwrap();
-        count.store(sent.len(), Ordering::Relaxed);
-    }
-    (member, sent)
-}
-
 /// What a flood sends at once: a busy machine cannot keep a pace of its own that is as fast.
 const AT_A_TIME: usize = 4;
 
@@ -256,7 +168,7 @@ impl Flood {
         let (until, count) = (Arc::clone(&stop), Arc::clone(&sent));
         let sending = tokio::spawn(async move {
             let mut member = member;
-            let mut pace = tokio::time::interval(pace);
+            let mut pace = interval(pace);
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while !until.load(Ordering::Relaxed) {
                 pace.tick().await;
