@@ -22,7 +22,9 @@ pub(crate) struct Router {
 impl Router {
     pub(crate) async fn start(binary: &Path) -> anyhow::Result<Self> {
         let mut child = Command::new(binary)
-            .args(["serve", "--config", "/dev/null", "--set", "listen.websocket.bind=127.0.0.1:0"])
+            // The file that shows every default, and so changes none.
+            .args(["serve", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/../supervisor.toml")])
+            .args(["--set", "listen.websocket.bind=127.0.0.1:0"])
             .args(["--set", "listen.webtransport.bind=127.0.0.1:0", "--set", "listen.admin.bind=127.0.0.1:0"])
             .args(["--set", "telemetry.log=warn"])
             .stdin(Stdio::null())

@@ -50,7 +50,7 @@ fn observe(store: &Store, event: &Event) {
             store.rooms.supervisor_gave_up(path);
         }
         EventKind::Abandoned => {
-            tracing::error!(actor = path, "does not end: something in it never awaits");
+            // Its supervisor has logged it.
             tell(NodeEvent::Abandoned { path: event.path.clone() });
         }
         EventKind::Stuck { busy, .. } => {
