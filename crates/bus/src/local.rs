@@ -4,31 +4,20 @@
 //! A subscription's buffer is bounded in packets and bytes. When it is full the oldest packet goes, counted by
 //! [`Subscription::take_lost`]: after a stall, the newest media is worth the most.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use roomcast_protocol::subject::SubjectError;
-use roomcast_protocol::{Packet, RoomId, RoomSubject, Sender};
-use tokio::sync::{Notify, watch};
+use roomcast_protocol::{Packet, RoomId, RoomSubject, Sender, Subject};
+use tokio::sync::watch;
 
-use crate::{BoxFuture, Bus, BusState, Delivery, Published, SubscribeError, Subscription};
-
-/// What one subscription may hold unread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferLimits {
-    /// Most packets.
-    pub packets: usize,
-    /// Most payload bytes.
-    pub bytes: usize,
-}
-
-impl Default for BufferLimits {
-    /// A second of a busy room, and no more memory than two full egress queues.
-    fn default() -> Self {
-        Self { packets: 4_096, bytes: 16 * 1024 * 1024 }
-    }
-}
+use crate::buffer::Buffer;
+pub use crate::buffer::BufferLimits;
+use crate::{
+    BoxFuture, BrokerInfo, Bus, BusCounts, BusState, Delivery, Inbox, Letter, Published, SubscribeError, Subscription,
+};
 
 /// What the nodes of one process share rooms through. Clones are the same hub.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +28,8 @@ struct Shared {
     limits: BufferLimits,
     /// Read for each publication, written by subscribing and leaving only.
     rooms: RwLock<Rooms>,
+    /// Read for each message that is no packet.
+    inboxes: RwLock<Vec<Inboxed>>,
     nodes: Mutex<Nodes>,
 }
 
@@ -48,7 +39,14 @@ type Rooms = HashMap<String, Vec<Subscriber>>;
 #[derive(Debug)]
 struct Subscriber {
     node: u64,
-    buffer: Arc<Buffer>,
+    buffer: Arc<Buffer<Delivery>>,
+}
+
+#[derive(Debug)]
+struct Inboxed {
+    node: u64,
+    subjects: Vec<Subject>,
+    buffer: Arc<Buffer<Letter>>,
 }
 
 #[derive(Debug)]
@@ -138,6 +136,12 @@ impl Hub {
             });
             !subscribers.is_empty()
         });
+        self.inboxes_mut().retain(|inbox| {
+            if inbox.node == node {
+                inbox.buffer.close();
+            }
+            inbox.node != node
+        });
         state.send_replace(BusState::Closed);
     }
 
@@ -149,6 +153,14 @@ impl Hub {
 
     fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms> {
         self.0.rooms.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inboxes(&self) -> RwLockReadGuard<'_, Vec<Inboxed>> {
+        self.0.inboxes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inboxes_mut(&self) -> RwLockWriteGuard<'_, Vec<Inboxed>> {
+        self.0.inboxes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -202,8 +214,55 @@ impl Bus for LocalBus {
         })
     }
 
+    fn send(&self, subject: &Subject, payload: Bytes) -> Published {
+        if *self.state.borrow() != BusState::Up {
+            return Published::Down;
+        }
+        let inboxes = self.hub.inboxes();
+        let heard = |inbox: &&Inboxed| inbox.subjects.iter().any(|pattern| pattern.takes_in(subject));
+        for inbox in inboxes.iter().filter(|inbox| inbox.node != self.node).filter(heard) {
+            let letter = Letter { subject: subject.as_str().to_owned(), payload: payload.clone() };
+            inbox.buffer.push(letter, self.hub.0.limits);
+        }
+        drop(inboxes);
+        if let Ok(room) = RoomSubject::parse(subject.as_str()).and_then(|subject| subject.room()) {
+            for subscriber in self.hub.rooms().get(room.key()).into_iter().flatten() {
+                if subscriber.node != self.node {
+                    subscriber.buffer.push(Delivery { sender: None, payload: payload.clone() }, self.hub.0.limits);
+                }
+            }
+        }
+        Published::Sent
+    }
+
+    fn receive(&self, subjects: Vec<Subject>) -> BoxFuture<'_, Result<Box<dyn Inbox>, SubscribeError>> {
+        Box::pin(async move {
+            let mut inboxes = self.hub.inboxes_mut();
+            // Under the lock of the inboxes, as in `subscribe`.
+            if !self.hub.nodes().states.contains_key(&self.node) {
+                return Err(SubscribeError::Closed);
+            }
+            let buffer = Arc::new(Buffer::default());
+            inboxes.push(Inboxed { node: self.node, subjects, buffer: Arc::clone(&buffer) });
+            Ok(Box::new(LocalInbox { hub: self.hub.clone(), buffer }) as Box<dyn Inbox>)
+        })
+    }
+
     fn state(&self) -> watch::Receiver<BusState> {
         self.state.clone()
+    }
+
+    fn take_counts(&self) -> BusCounts {
+        BusCounts::default()
+    }
+
+    fn broker(&self) -> Option<BrokerInfo> {
+        None
+    }
+
+    /// No task carries it, so none can die.
+    fn watch_over(&self) -> BoxFuture<'_, String> {
+        Box::pin(pending())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -230,7 +289,7 @@ impl AsRef<[u8]> for Payload {
 struct LocalSubscription {
     hub: Hub,
     key: String,
-    buffer: Arc<Buffer>,
+    buffer: Arc<Buffer<Delivery>>,
 }
 
 impl Subscription for LocalSubscription {
@@ -240,7 +299,7 @@ impl Subscription for LocalSubscription {
     }
 
     fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.buffer.lock().lost)
+        self.buffer.take_lost()
     }
 }
 
@@ -256,73 +315,25 @@ impl Drop for LocalSubscription {
     }
 }
 
-/// What one subscription has not read yet. One reader.
-#[derive(Debug, Default)]
-struct Buffer {
-    unread: Mutex<Unread>,
-    filled: Notify,
+#[derive(Debug)]
+struct LocalInbox {
+    hub: Hub,
+    buffer: Arc<Buffer<Letter>>,
 }
 
-#[derive(Debug, Default)]
-struct Unread {
-    deliveries: VecDeque<Delivery>,
-    bytes: usize,
-    lost: u64,
-    closed: bool,
+impl Inbox for LocalInbox {
+    fn next(&mut self) -> BoxFuture<'_, Option<Letter>> {
+        Box::pin(self.buffer.pop())
+    }
+
+    fn take_lost(&mut self) -> u64 {
+        self.buffer.take_lost()
+    }
 }
 
-/// Deliveries for which an empty buffer keeps room.
-const KEEP_DELIVERIES: usize = 64;
-
-impl Buffer {
-    fn lock(&self) -> MutexGuard<'_, Unread> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, delivery: Delivery, limits: BufferLimits) {
-        let mut unread = self.lock();
-        let length = delivery.payload.len();
-        if limits.packets == 0 || length > limits.bytes {
-            unread.lost += 1;
-            return;
-        }
-        while unread.deliveries.len() >= limits.packets || unread.bytes + length > limits.bytes {
-            let Some(oldest) = unread.deliveries.pop_front() else { break };
-            unread.bytes -= oldest.payload.len();
-            unread.lost += 1;
-        }
-        let was_empty = unread.deliveries.is_empty();
-        unread.bytes += length;
-        unread.deliveries.push_back(delivery);
-        drop(unread);
-        if was_empty {
-            self.filled.notify_one();
-        }
-    }
-
-    fn close(&self) {
-        self.lock().closed = true;
-        self.filled.notify_one();
-    }
-
-    async fn pop(&self) -> Option<Delivery> {
-        loop {
-            {
-                let mut unread = self.lock();
-                if let Some(delivery) = unread.deliveries.pop_front() {
-                    unread.bytes -= delivery.payload.len();
-                    if unread.deliveries.is_empty() && unread.deliveries.capacity() > KEEP_DELIVERIES {
-                        unread.deliveries = VecDeque::new();
-                    }
-                    return Some(delivery);
-                }
-                if unread.closed {
-                    return None;
-                }
-            }
-            // A push between the look and this wait has left its permit, so no wake-up is lost.
-            self.filled.notified().await;
-        }
+impl Drop for LocalInbox {
+    fn drop(&mut self) {
+        self.hub.inboxes_mut().retain(|inbox| !Arc::ptr_eq(&inbox.buffer, &self.buffer));
     }
 }
 

@@ -54,6 +54,19 @@ impl Subject {
         Self(format!("{CONNECTIONS}.{}", server.token()))
     }
 
+    /// Whether a message on `other` reaches who subscribed to this one: a token `*` stands for any one token.
+    #[must_use]
+    pub fn takes_in(&self, other: &Self) -> bool {
+        let (mut own, mut others) = (self.0.split('.'), other.0.split('.'));
+        loop {
+            match (own.next(), others.next()) {
+                (None, None) => return true,
+                (Some(own), Some(other)) if own == "*" || own == other => {}
+                _ => return false,
+            }
+        }
+    }
+
     /// The subject as the broker takes it.
     #[must_use]
     pub fn as_str(&self) -> &str {
