@@ -9,6 +9,7 @@ pub mod dialect;
 pub mod fuzz;
 pub mod lobby;
 pub mod names;
+pub mod notice;
 pub mod packet;
 pub mod peek;
 pub mod subject;

@@ -124,7 +124,7 @@ pub(super) fn change(payload: &[u8]) -> Option<Change> {
         instance: change.instance,
         from: change.from,
         to: change.to,
-        joined: change.joined.into_iter().map(entry).collect::<Option<_>>()?,
+        joined: change.joined.iter().map(entry).collect::<Option<_>>()?,
         left: change.left.into_iter().map(SessionId).collect(),
     })
 }
@@ -142,14 +142,14 @@ pub(super) fn sync(payload: &[u8]) -> Option<Sync> {
             if index >= count || count > MAX_ENTRIES || part.members.len() > MAX_ENTRIES {
                 return None;
             }
-            let members = part.members.into_iter().map(entry).collect::<Option<_>>()?;
+            let members = part.members.iter().map(entry).collect::<Option<_>>()?;
             Word::Part(Part { revision: part.revision, index, count, members })
         }
     };
     Some(Sync { instance: sync.instance, to_instance: sync.to_instance, name: sync.name, word })
 }
 
-fn entry(member: messages::Member) -> Option<RosterEntry> {
+fn entry(member: &messages::Member) -> Option<RosterEntry> {
     let via = match member.transport() {
         messages::Transport::Websocket => Via::WebSocket,
         messages::Transport::Webtransport => Via::WebTransport,
