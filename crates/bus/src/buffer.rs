@@ -1,5 +1,7 @@
-//! What a subscription or an inbox has not read yet: bounded in items and bytes, each loss counted. What does not live here: where
-//! it comes from.
+//! What one reader has not read yet: a queue bounded in items and bytes. What lives here: that bound and the loss it counts. What
+//! does not: where the items come from.
+//!
+//! When it is full the oldest goes, counted: after a stall, the newest media is worth the most.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,10 +10,10 @@ use tokio::sync::Notify;
 
 use crate::{Delivery, Letter};
 
-/// What one subscription may hold unread.
+/// What one subscription or inbox may hold unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferLimits {
-    /// Most packets.
+    /// Most packets or messages.
     pub packets: usize,
     /// Most payload bytes.
     pub bytes: usize,
@@ -24,27 +26,28 @@ impl Default for BufferLimits {
     }
 }
 
-/// What a buffer holds.
+/// What a buffer can hold.
 pub(crate) trait Item {
     /// Payload bytes.
-    fn length(&self) -> usize;
+    fn bytes(&self) -> usize;
 }
 
 impl Item for Delivery {
-    fn length(&self) -> usize {
+    fn bytes(&self) -> usize {
         self.payload.len()
     }
 }
 
 impl Item for Letter {
-    fn length(&self) -> usize {
-        self.subject.len() + self.payload.len()
+    fn bytes(&self) -> usize {
+        self.payload.len()
     }
 }
 
-/// What one subscription has not read yet. One reader.
+/// What one reader has not read yet.
 #[derive(Debug)]
 pub(crate) struct Buffer<T> {
+    limits: BufferLimits,
     unread: Mutex<Unread<T>>,
     filled: Notify,
 }
@@ -57,32 +60,35 @@ struct Unread<T> {
     closed: bool,
 }
 
-impl<T> Default for Buffer<T> {
-    fn default() -> Self {
-        let unread = Unread { items: VecDeque::new(), bytes: 0, lost: 0, closed: false };
-        Self { unread: Mutex::new(unread), filled: Notify::new() }
-    }
-}
-
 /// Items for which an empty buffer keeps room.
 const KEEP_ITEMS: usize = 64;
 
 impl<T: Item> Buffer<T> {
+    /// An empty one; it allocates on the first push.
+    pub(crate) fn new(limits: BufferLimits) -> Self {
+        let unread = Unread { items: VecDeque::new(), bytes: 0, lost: 0, closed: false };
+        Self { limits, unread: Mutex::new(unread), filled: Notify::new() }
+    }
+
+    /// No code that holds the lock can panic half way through a change, so a poisoned one is as good as new.
     fn lock(&self) -> MutexGuard<'_, Unread<T>> {
         self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an item in; the oldest make room.
-    pub(crate) fn push(&self, item: T, limits: BufferLimits) {
+    /// Adds one, at the cost of the oldest where there is no room; what never fits is lost itself. After the end nothing is added.
+    pub(crate) fn push(&self, item: T) {
         let mut unread = self.lock();
-        let length = item.length();
-        if limits.packets == 0 || length > limits.bytes {
+        if unread.closed {
+            return;
+        }
+        let length = item.bytes();
+        if self.limits.packets == 0 || length > self.limits.bytes {
             unread.lost += 1;
             return;
         }
-        while unread.items.len() >= limits.packets || unread.bytes + length > limits.bytes {
+        while unread.items.len() >= self.limits.packets || unread.bytes + length > self.limits.bytes {
             let Some(oldest) = unread.items.pop_front() else { break };
-            unread.bytes -= oldest.length();
+            unread.bytes -= oldest.bytes();
             unread.lost += 1;
         }
         let was_empty = unread.items.is_empty();
@@ -94,19 +100,19 @@ impl<T: Item> Buffer<T> {
         }
     }
 
-    /// After what is there, nothing comes any more.
+    /// Nothing more comes after what is in it.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_one();
     }
 
-    /// The oldest item; `None` once it is closed and empty. Cancel-safe.
+    /// The oldest, once there is one; `None` at the end. Cancel-safe; for one reader.
     pub(crate) async fn pop(&self) -> Option<T> {
         loop {
             {
                 let mut unread = self.lock();
                 if let Some(item) = unread.items.pop_front() {
-                    unread.bytes -= item.length();
+                    unread.bytes -= item.bytes();
                     if unread.items.is_empty() && unread.items.capacity() > KEEP_ITEMS {
                         unread.items = VecDeque::new();
                     }
@@ -121,7 +127,7 @@ impl<T: Item> Buffer<T> {
         }
     }
 
-    /// Items lost since the last call.
+    /// How many were lost since the last call.
     pub(crate) fn take_lost(&self) -> u64 {
         std::mem::take(&mut self.lock().lost)
     }

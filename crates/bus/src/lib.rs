@@ -16,6 +16,8 @@ use bytes::Bytes;
 use roomcast_protocol::{Packet, RoomId, SessionId, Subject};
 use tokio::sync::watch;
 
+pub use buffer::BufferLimits;
+
 /// What an asynchronous call of a bus returns: buses are used as trait objects.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -52,6 +54,9 @@ pub enum SubscribeError {
     /// This node has a subscription of the room already, and packets must not reach it twice.
     #[error("this node subscribes to the room already")]
     AlreadySubscribed,
+    /// An inbox was asked for a room's subjects: those are for a [`Subscription`].
+    #[error("{0} is a subject of rooms, which an inbox cannot receive")]
+    RoomSubject(String),
     /// The broker or the client library refused.
     #[error("subscribing failed: {0}")]
     Failed(String),
@@ -66,27 +71,45 @@ pub struct Delivery {
     pub payload: Bytes,
 }
 
-/// A message of another node that is no packet of a room's member.
-#[derive(Clone, Debug)]
+/// The stream of what other nodes publish in one room. Dropping it unsubscribes.
+pub trait Subscription: Send + 'static {
+    /// The next delivery, in each publisher's order; `None` when the bus closed for good. Cancel-safe.
+    fn next(&mut self) -> BoxFuture<'_, Option<Delivery>>;
+
+    /// Packets that this subscription lost since the last call because its bounded buffer was full.
+    fn take_lost(&mut self) -> u64;
+}
+
+/// A message that another node sent on a subject of an [`Inbox`].
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Letter {
-    /// The subject that it came on.
+    /// Where it was sent to; no wildcards.
     pub subject: String,
-    /// What it says.
+    /// What was sent.
     pub payload: Bytes,
 }
 
-/// What happened behind [`Bus::publish`]'s back.
+/// The stream of what other nodes send on some subjects. Dropping it ends it.
+pub trait Inbox: Send + 'static {
+    /// The next message, in each sender's order on each subject; `None` when the bus closed for good. Cancel-safe.
+    fn next(&mut self) -> BoxFuture<'_, Option<Letter>>;
+
+    /// Messages that this inbox lost since the last call because its bounded buffer was full.
+    fn take_lost(&mut self) -> u64;
+}
+
+/// What happened behind [`Bus::publish`]'s back since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BusCounts {
-    /// Taken, and dropped to make room for what mattered more.
+    /// Taken, but dropped later: there was no room for something that matters more, or the broker takes nothing so large.
     pub dropped_full: u64,
-    /// Taken, and dropped since they had waited for too long.
+    /// Taken, but dropped later: it waited too long for the broker to be of use.
     pub dropped_late: u64,
-    /// Taken, and dropped since the connection was lost.
+    /// Taken, but dropped later: the connection was lost meanwhile.
     pub dropped_down: u64,
-    /// Connections made to a broker, the first included.
+    /// Connections to the broker made, the first included.
     pub connections: u64,
-    /// Times that this side was too slow for what the broker sent.
+    /// Times that this node was too slow for the broker.
     pub slow: u64,
 }
 
@@ -97,28 +120,12 @@ pub struct BrokerInfo {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// Where it was reached, without user or password.
-    pub url: String,
+    /// The cluster it belongs to, if any.
+    pub cluster: Option<String>,
     /// The largest message that it takes, in bytes.
     pub max_payload: usize,
-}
-
-/// The stream of what other nodes publish in one room. Dropping it unsubscribes.
-pub trait Subscription: Send + 'static {
-    /// The next delivery, in each publisher's order; `None` when the bus closed for good. Cancel-safe.
-    fn next(&mut self) -> BoxFuture<'_, Option<Delivery>>;
-
-    /// Packets that this subscription lost since the last call because its bounded buffer was full.
-    fn take_lost(&mut self) -> u64;
-}
-
-/// The stream of what other nodes send on some subjects. Dropping it unsubscribes.
-pub trait Inbox: Send + 'static {
-    /// The next letter, in each sender's order as far as one subject goes; `None` when the bus closed for good. Cancel-safe.
-    fn next(&mut self) -> BoxFuture<'_, Option<Letter>>;
-
-    /// Letters that were lost since the last call because the bounded buffer was full.
-    fn take_lost(&mut self) -> u64;
+    /// The URL it was reached at, without credentials.
+    pub url: String,
 }
 
 /// What carries packets between nodes.
@@ -129,26 +136,35 @@ pub trait Bus: Send + Sync + 'static {
     /// Begins to receive what other nodes publish in the room, once per room and node.
     fn subscribe<'a>(&'a self, room: &'a RoomId) -> BoxFuture<'a, Result<Box<dyn Subscription>, SubscribeError>>;
 
-    /// Sends what is no packet of a member (presence, rosters, a server's events) on any subject, to all other nodes that
-    /// listen there. Never blocks; media makes room for it.
+    /// Sends a message that is no packet of a room's member (presence, rosters, server events), on any subject without
+    /// wildcards: on a room's to all other nodes that subscribe to it, on another to their inboxes. Never blocks. Where room is
+    /// needed, media goes first.
     fn send(&self, subject: &Subject, payload: Bytes) -> Published;
 
-    /// Begins to receive what other nodes send on these subjects, a token of which may be `*`, in one bounded stream.
+    /// Begins to receive what other nodes send on these subjects (a token may be `*`), all in one bounded stream. A message on a
+    /// subject that more than one of them matches may come more than once. Not for a room's subjects.
     fn receive(&self, subjects: Vec<Subject>) -> BoxFuture<'_, Result<Box<dyn Inbox>, SubscribeError>>;
 
     /// The state and its changes.
     fn state(&self) -> watch::Receiver<BusState>;
 
-    /// What happened since the last call.
+    /// What happened behind [`Self::publish`]'s and [`Self::send`]'s back since the last call.
     fn take_counts(&self) -> BusCounts;
 
-    /// The broker that carries it, once one was reached.
+    /// What the broker says of itself, where there is one and it was reached.
     fn broker(&self) -> Option<BrokerInfo>;
 
-    /// Begins again whatever task of its own carries the bus, where none runs; then waits until that task dies, which only a
-    /// bug makes it do, and says why. Giving up the wait does nothing to the bus.
+    /// Starts (again) whatever task of its own carries the bus, if it is not running; then waits until that task dies, which
+    /// only a bug makes it do, and says why. Does not end otherwise. Giving it up does nothing to the bus.
     fn watch_over(&self) -> BoxFuture<'_, String>;
 
-    /// Leaves the bus: subscriptions end, nothing more is published.
+    /// Leaves the bus: subscriptions and inboxes end, nothing more is published.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// The first of these subjects that an inbox cannot have.
+pub(crate) fn refused_subject(subjects: &[Subject]) -> Option<SubscribeError> {
+    let room =
+        subjects.iter().find(|subject| matches!(subject.as_str().split('.').next(), Some("room" | "*" | ">")))?;
+    Some(SubscribeError::RoomSubject(room.to_string()))
 }

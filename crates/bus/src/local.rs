@@ -1,11 +1,9 @@
 //! The bus inside one process: for a node that stands alone, and for tests of several nodes. What lives here: the hub that joins
 //! them. What does not: any network.
 //!
-//! A subscription's buffer is bounded in packets and bytes. When it is full the oldest packet goes, counted by
-//! [`Subscription::take_lost`]: after a stall, the newest media is worth the most.
+//! Each subscription's and inbox's buffer is bounded in packets and bytes, and counts what it loses.
 
 use std::collections::HashMap;
-use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
@@ -14,10 +12,12 @@ use roomcast_protocol::{Packet, RoomId, RoomSubject, Sender, Subject};
 use tokio::sync::watch;
 
 use crate::buffer::Buffer;
-pub use crate::buffer::BufferLimits;
 use crate::{
     BoxFuture, BrokerInfo, Bus, BusCounts, BusState, Delivery, Inbox, Letter, Published, SubscribeError, Subscription,
+    refused_subject,
 };
+
+pub use crate::buffer::BufferLimits;
 
 /// What the nodes of one process share rooms through. Clones are the same hub.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +28,7 @@ struct Shared {
     limits: BufferLimits,
     /// Read for each publication, written by subscribing and leaving only.
     rooms: RwLock<Rooms>,
-    /// Read for each message that is no packet.
-    inboxes: RwLock<Vec<Inboxed>>,
+    inboxes: RwLock<Vec<Receiver>>,
     nodes: Mutex<Nodes>,
 }
 
@@ -42,8 +41,9 @@ struct Subscriber {
     buffer: Arc<Buffer<Delivery>>,
 }
 
+/// Who has an inbox, and of what.
 #[derive(Debug)]
-struct Inboxed {
+struct Receiver {
     node: u64,
     subjects: Vec<Subject>,
     buffer: Arc<Buffer<Letter>>,
@@ -107,14 +107,25 @@ impl Hub {
     ///
     /// [`SubjectError`] where the subject is not one of a room.
     pub fn publish_foreign(&self, subject: &str, payload: &Bytes) -> Result<(), SubjectError> {
-        let subject = RoomSubject::parse(subject)?;
+        self.deliver_in_room(&RoomSubject::parse(subject)?, payload, None)
+    }
+
+    /// Delivers to all nodes that subscribe to the subject's room, but one.
+    fn deliver_in_room(
+        &self,
+        subject: &RoomSubject<'_>,
+        payload: &Bytes,
+        except: Option<u64>,
+    ) -> Result<(), SubjectError> {
         let room = subject.room()?;
         let sender = match subject.sender() {
             Sender::Session(session) => Some(session),
             Sender::System | Sender::Foreign(_) => None,
         };
         for subscriber in self.rooms().get(room.key()).into_iter().flatten() {
-            subscriber.buffer.push(Delivery { sender, payload: payload.clone() }, self.0.limits);
+            if except != Some(subscriber.node) {
+                subscriber.buffer.push(Delivery { sender, payload: payload.clone() });
+            }
         }
         Ok(())
     }
@@ -136,11 +147,11 @@ impl Hub {
             });
             !subscribers.is_empty()
         });
-        self.inboxes_mut().retain(|inbox| {
-            if inbox.node == node {
-                inbox.buffer.close();
+        self.inboxes_mut().retain(|receiver| {
+            if receiver.node == node {
+                receiver.buffer.close();
             }
-            inbox.node != node
+            receiver.node != node
         });
         state.send_replace(BusState::Closed);
     }
@@ -155,11 +166,11 @@ impl Hub {
         self.0.rooms.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn inboxes(&self) -> RwLockReadGuard<'_, Vec<Inboxed>> {
+    fn inboxes(&self) -> RwLockReadGuard<'_, Vec<Receiver>> {
         self.0.inboxes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn inboxes_mut(&self) -> RwLockWriteGuard<'_, Vec<Inboxed>> {
+    fn inboxes_mut(&self) -> RwLockWriteGuard<'_, Vec<Receiver>> {
         self.0.inboxes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -191,7 +202,7 @@ impl Bus for LocalBus {
                 sender: Some(packet.tag().sender),
                 payload: Bytes::from_owner(Payload(packet.clone())),
             });
-            subscriber.buffer.push(delivery.clone(), self.hub.0.limits);
+            subscriber.buffer.push(delivery.clone());
         }
         Published::Sent
     }
@@ -207,7 +218,7 @@ impl Bus for LocalBus {
             if subscribers.iter().any(|subscriber| subscriber.node == self.node) {
                 return Err(SubscribeError::AlreadySubscribed);
             }
-            let buffer = Arc::new(Buffer::default());
+            let buffer = Arc::new(Buffer::new(self.hub.0.limits));
             subscribers.push(Subscriber { node: self.node, buffer: buffer.clone() });
             let subscription = LocalSubscription { hub: self.hub.clone(), key: room.key().to_owned(), buffer };
             Ok(Box::new(subscription) as Box<dyn Subscription>)
@@ -218,18 +229,14 @@ impl Bus for LocalBus {
         if *self.state.borrow() != BusState::Up {
             return Published::Down;
         }
-        let inboxes = self.hub.inboxes();
-        let heard = |inbox: &&Inboxed| inbox.subjects.iter().any(|pattern| pattern.takes_in(subject));
-        for inbox in inboxes.iter().filter(|inbox| inbox.node != self.node).filter(heard) {
-            let letter = Letter { subject: subject.as_str().to_owned(), payload: payload.clone() };
-            inbox.buffer.push(letter, self.hub.0.limits);
+        if let Ok(subject) = RoomSubject::parse(subject.as_str()) {
+            // A subject of ours always names a room.
+            let _ = self.hub.deliver_in_room(&subject, &payload, Some(self.node));
+            return Published::Sent;
         }
-        drop(inboxes);
-        if let Ok(room) = RoomSubject::parse(subject.as_str()).and_then(|subject| subject.room()) {
-            for subscriber in self.hub.rooms().get(room.key()).into_iter().flatten() {
-                if subscriber.node != self.node {
-                    subscriber.buffer.push(Delivery { sender: None, payload: payload.clone() }, self.hub.0.limits);
-                }
+        for receiver in self.hub.inboxes().iter().filter(|receiver| receiver.node != self.node) {
+            if receiver.subjects.iter().any(|pattern| matches(pattern.as_str(), subject.as_str())) {
+                receiver.buffer.push(Letter { subject: subject.to_string(), payload: payload.clone() });
             }
         }
         Published::Sent
@@ -237,13 +244,16 @@ impl Bus for LocalBus {
 
     fn receive(&self, subjects: Vec<Subject>) -> BoxFuture<'_, Result<Box<dyn Inbox>, SubscribeError>> {
         Box::pin(async move {
+            if let Some(refused) = refused_subject(&subjects) {
+                return Err(refused);
+            }
             let mut inboxes = self.hub.inboxes_mut();
-            // Under the lock of the inboxes, as in `subscribe`.
+            // Under the lock of the inboxes, as for a room.
             if !self.hub.nodes().states.contains_key(&self.node) {
                 return Err(SubscribeError::Closed);
             }
-            let buffer = Arc::new(Buffer::default());
-            inboxes.push(Inboxed { node: self.node, subjects, buffer: Arc::clone(&buffer) });
+            let buffer = Arc::new(Buffer::new(self.hub.0.limits));
+            inboxes.push(Receiver { node: self.node, subjects, buffer: buffer.clone() });
             Ok(Box::new(LocalInbox { hub: self.hub.clone(), buffer }) as Box<dyn Inbox>)
         })
     }
@@ -252,6 +262,7 @@ impl Bus for LocalBus {
         self.state.clone()
     }
 
+    /// All zero: what a hub takes, it has delivered.
     fn take_counts(&self) -> BusCounts {
         BusCounts::default()
     }
@@ -260,9 +271,9 @@ impl Bus for LocalBus {
         None
     }
 
-    /// No task carries it, so none can die.
+    /// Never ends: a hub has no task.
     fn watch_over(&self) -> BoxFuture<'_, String> {
-        Box::pin(pending())
+        Box::pin(std::future::pending())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -322,6 +333,7 @@ struct LocalInbox {
 }
 
 impl Inbox for LocalInbox {
+    /// After the bus has closed, what was buffered still comes, then `None`.
     fn next(&mut self) -> BoxFuture<'_, Option<Letter>> {
         Box::pin(self.buffer.pop())
     }
@@ -333,7 +345,19 @@ impl Inbox for LocalInbox {
 
 impl Drop for LocalInbox {
     fn drop(&mut self) {
-        self.hub.inboxes_mut().retain(|inbox| !Arc::ptr_eq(&inbox.buffer, &self.buffer));
+        self.hub.inboxes_mut().retain(|receiver| !Arc::ptr_eq(&receiver.buffer, &self.buffer));
+    }
+}
+
+/// Whether a subject is one of a pattern's, whose tokens may be `*`.
+fn matches(pattern: &str, subject: &str) -> bool {
+    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
+    loop {
+        match (pattern.next(), subject.next()) {
+            (None, None) => return true,
+            (Some(wanted), Some(token)) if wanted == "*" || wanted == token => {}
+            _ => return false,
+        }
     }
 }
 

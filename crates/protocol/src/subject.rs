@@ -52,6 +52,12 @@ impl Subject {
         Self(format!("{HEALTH}.{}", server.token()))
     }
 
+    /// The health reports of all servers' clients: for subscribing only.
+    #[must_use]
+    pub fn all_health() -> Self {
+        Self(format!("{HEALTH}.*.*.*"))
+    }
+
     /// Where events of a server's connections go.
     #[must_use]
     pub fn connections(server: &ServerName) -> Self {
@@ -80,19 +86,6 @@ impl Subject {
     #[must_use]
     pub fn cluster(node: &str) -> Vec<Self> {
         vec![Self(format!("{CLUSTER}.presence.*")), Self(format!("{CLUSTER}.roster.*")), Self::sync(node)]
-    }
-
-    /// Whether a message on `other` reaches who subscribed to this one: a token `*` stands for any one token.
-    #[must_use]
-    pub fn takes_in(&self, other: &Self) -> bool {
-        let (mut own, mut others) = (self.0.split('.'), other.0.split('.'));
-        loop {
-            match (own.next(), others.next()) {
-                (None, None) => return true,
-                (Some(own), Some(other)) if own == "*" || own == other => {}
-                _ => return false,
-            }
-        }
     }
 
     /// The subject as the broker takes it.
