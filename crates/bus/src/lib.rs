@@ -8,6 +8,8 @@ mod buffer;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod local;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use std::future::Future;
 use std::pin::Pin;
