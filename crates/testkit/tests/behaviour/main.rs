@@ -5,6 +5,7 @@ mod admin;
 mod asking;
 mod calls;
 mod crashes;
+mod drain;
 mod events;
 mod hostile;
 mod operator;
