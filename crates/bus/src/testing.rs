@@ -99,6 +99,8 @@ pub struct Broker {
     name: String,
     directory: TempDir,
     ports: Ports,
+    /// The ports in the configuration that it was started with: those cannot be changed while it runs.
+    configured: Ports,
     /// The ports of the others' routes in a cluster; `None`: alone.
     routes: Option<Vec<u16>>,
     certificate: Option<Certificate>,
@@ -129,7 +131,16 @@ impl Broker {
     fn new(name: &str, options: &BrokerOptions, routes: Option<Vec<u16>>, certificate: Option<Certificate>) -> Self {
         let directory = tempfile::Builder::new().prefix("roomcast-broker-").tempdir().expect("a temporary directory");
         let (options, name) = (options.clone(), name.to_owned());
-        Self { options, name, directory, ports: Ports::default(), routes, certificate, process: None }
+        Self {
+            options,
+            name,
+            directory,
+            ports: Ports::default(),
+            configured: Ports::default(),
+            routes,
+            certificate,
+            process: None,
+        }
     }
 
     /// Where clients reach it: `nats://127.0.0.1:{port}`, or `tls://…`.
@@ -198,6 +209,11 @@ impl Broker {
         self.signal("CONT");
     }
 
+    /// Makes it announce that it stops, and stop some time later.
+    pub fn retire(&self) {
+        self.signal("USR2");
+    }
+
     /// Makes it read its configuration again with other `extra` text.
     pub fn reconfigure(&mut self, extra: &str) {
         extra.clone_into(&mut self.options.extra);
@@ -208,7 +224,9 @@ impl Broker {
     /// What it has written to its log so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        ["stderr", "log"]
+            .map(|file| std::fs::read_to_string(self.directory.path().join(file)).unwrap_or_default())
+            .concat()
     }
 
     /// What it counts, from its monitoring port.
@@ -235,8 +253,8 @@ impl Broker {
             "server_name: {}\nlisten: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nmax_payload: {}\n\
              ports_file_dir: \"{directory}\"\nlog_file: \"{directory}/log\"\n",
             self.name,
-            port(self.ports.clients),
-            port(self.ports.monitor),
+            port(self.configured.clients),
+            port(self.configured.monitor),
             self.options.max_payload,
         );
         if self.options.tls {
@@ -247,7 +265,7 @@ impl Broker {
             let _ = writeln!(
                 text,
                 "cluster {{ name: roomcast, listen: \"127.0.0.1:{}\", routes: [{}] }}",
-                port(self.ports.routes),
+                port(self.configured.routes),
                 routes.join(", ")
             );
         }
@@ -269,6 +287,7 @@ impl Broker {
     }
 
     async fn launch(&mut self) {
+        self.configured = self.ports;
         self.write_configuration();
         let deadline = Instant::now() + DEADLINE;
         'again: loop {
@@ -339,7 +358,8 @@ impl Process {
             .arg(directory.join("configuration"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            // What is wrong with a configuration is written here, not to the log.
+            .stderr(std::fs::File::create(directory.join("stderr")).expect("a writable temporary directory"))
             .spawn()
             .expect("nats-server runs");
         let watchdog = Command::new("sh")

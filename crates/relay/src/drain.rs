@@ -69,6 +69,11 @@ mod tests {
         assert_eq!(rooms.map(|(_, room)| room), ["a", "b", "class", "hall"]);
     }
 
+    /// Whole numbers: what is exactly on the pace is so.
+    fn pace(all: usize, past: u64, window: u64) -> u64 {
+        all as u64 * past / window
+    }
+
     proptest! {
         #[test]
         fn it_is_never_ahead_of_the_pace_nor_behind_it(
@@ -76,21 +81,59 @@ mod tests {
             window in 0_u64..100_000,
             mut steps in prop::collection::vec(0_u64..200_000, 1..50),
         ) {
-            let window = Duration::from_millis(window);
             steps.sort_unstable();
             let mut told = 0;
-            for step in steps {
-                let now = due(Time::ZERO, Time::from_millis(step), window, told, left - told);
+            for past in steps {
+                let now = due(at(5), at(5).after(Duration::from_millis(past)), Duration::from_millis(window), told, left - told);
                 prop_assert!(told + now <= left);
                 told += now;
-                let past = Duration::from_millis(step);
                 if past >= window {
                     prop_assert_eq!(told, left);
                 } else {
-                    let pace = left as f64 * past.as_secs_f64() / window.as_secs_f64();
-                    prop_assert!((told as f64 - pace).abs() <= 1.0, "{} of {} at {:?} of {:?}", told, left, past, window);
+                    prop_assert_eq!(told as u64, (pace(left, past, window) + 1).min(left as u64));
                 }
             }
+        }
+
+        /// Some come while the door closes, some leave by themselves.
+        #[test]
+        fn everybody_who_stays_is_told_once_and_by_the_end_of_the_window(
+            there in 0_usize..300,
+            window in 1_u64..60_000,
+            steps in prop::collection::vec((1_u64..2_000, 0_usize..20, 0_usize..20), 1..100),
+        ) {
+            let mut waiting: std::collections::VecDeque<usize> = (0..there).collect();
+            let (mut told, mut past, mut next) = (std::collections::BTreeSet::new(), 0, there);
+            for (wait, come, go) in steps {
+                let before = told.len();
+                let now = due(at(0), Time::from_millis(past), Duration::from_millis(window), told.len(), waiting.len());
+                for client in waiting.drain(..now) {
+                    prop_assert!(told.insert(client), "told twice");
+                }
+                if past >= window {
+                    prop_assert!(waiting.is_empty(), "told by the end of the window, and newcomers at once from then on");
+                } else {
+                    // Who was told too early, as others have left since, is not told again: nobody more is, until the pace is there.
+                    let most = pace(told.len() + waiting.len(), past, window) as usize + 1;
+                    prop_assert!(told.len() <= most.max(before), "{} told, {most} due", told.len());
+                    prop_assert!(told.len() >= most.min(told.len() + waiting.len()), "{} told, {most} due", told.len());
+                }
+                waiting.extend(next..next + come);
+                next += come;
+                waiting.truncate(waiting.len().saturating_sub(go));
+                past += wait;
+            }
+        }
+
+        #[test]
+        fn rooms_go_from_the_smallest_to_the_biggest_whatever_order_they_come_in(
+            rooms in prop::collection::vec((0_usize..6, 0_u8..9), 0..40),
+        ) {
+            let (mut ordered, mut reversed) = (rooms.clone(), rooms.into_iter().rev().collect::<Vec<_>>());
+            order(&mut ordered);
+            order(&mut reversed);
+            prop_assert!(ordered.is_sorted_by_key(|(members, _)| *members));
+            prop_assert_eq!(ordered, reversed, "two looks at the same rooms see the same order");
         }
     }
 }

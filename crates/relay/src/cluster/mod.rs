@@ -33,8 +33,11 @@ pub use view::{ClusterEvent, ClusterView, NodeView, Problem, Standing};
 
 /// The most nodes that are remembered; one more is not seen.
 pub const MAX_PEERS: usize = 4_096;
-/// The most members of one node; a node that claims more is not believed.
+/// The most members of one node that are remembered. A node that has more is seen, and its members are not known.
 pub const MAX_ENTRIES: usize = 65_536;
+/// The longest message that is read, in bytes: four times the longest that a node of this version sends. What a message becomes
+/// in memory is some 36 times as long at worst.
+pub const MAX_MESSAGE: usize = 256 << 10;
 /// Events that wait to be taken; the oldest make room.
 const MAX_EVENTS: usize = 1_024;
 /// How long after the bus came up it is clear who else is there.
@@ -191,6 +194,7 @@ impl Cluster {
     /// Takes in a message of another node. What makes no sense is counted and does nothing.
     pub fn receive(&mut self, now: Time, subject: &str, payload: &[u8]) {
         let understood = match ClusterSubject::parse(subject) {
+            _ if payload.len() > MAX_MESSAGE => None,
             Ok(ClusterSubject::Presence(node)) => wire::presence(payload, &node).map(|said| self.presence(now, said)),
             Ok(ClusterSubject::Roster(node)) => wire::change(payload).map(|change| self.change(now, &node, change)),
             Ok(ClusterSubject::Sync(_)) => wire::sync(payload).map(|sync| self.sync(now, sync)),
@@ -283,7 +287,9 @@ impl Cluster {
         let draining = peer.said.state == NodeState::Up && said.state == NodeState::Draining;
         let sessions_changed = peer.refused && (is_new || peer.said.sessions != said.sessions);
         let (instance, name) = (said.instance, said.name.clone());
-        peer.take_presence(said, now);
+        let (refused, mut moves) = (peer.refused, Vec::new());
+        peer.take_presence(said, now, &mut moves);
+        self.apply(instance, refused, moves);
         if sessions_changed {
             self.note_refused();
         }

@@ -154,8 +154,13 @@ impl Peer {
         }
     }
 
+    /// Whether it has more members than are remembered. Then none are: what is known in part could not be kept true.
+    fn is_too_big(&self) -> bool {
+        self.said.members > MAX_ENTRIES as u64
+    }
+
     /// Takes in a heartbeat.
-    pub(super) fn take_presence(&mut self, said: Said, now: Time) {
+    pub(super) fn take_presence(&mut self, said: Said, now: Time, moves: &mut Vec<Move>) {
         // It was away, or this node was: what was asked meanwhile may not have been heard.
         if now.since(self.heard) > said.heartbeat.saturating_mul(2) {
             self.ask_anew(now);
@@ -175,6 +180,12 @@ impl Peer {
             if said.revision >= self.said.revision {
                 self.said = said;
             }
+        }
+        if self.is_too_big() {
+            moves.extend(self.entries.drain().map(|(session, entry)| Move::Out(entry.room, session)));
+            (self.known, self.assembly, self.ask, self.ahead) = (None, None, None, None);
+            self.later = Later::default();
+            return;
         }
         // Nobody is there: there is nothing to ask for.
         if self.known.is_none() && self.entries.is_empty() && self.said.members == 0 {
@@ -202,6 +213,9 @@ impl Peer {
     /// Takes in a change of the roster.
     pub(super) fn take_change(&mut self, change: Change, now: Time, moves: &mut Vec<Move>) {
         self.is_heard(now);
+        if self.is_too_big() {
+            return;
+        }
         match self.known {
             Some(known) if change.from == known => {
                 self.apply(change, moves);
@@ -218,7 +232,7 @@ impl Peer {
     /// Takes in a part of the whole roster.
     pub(super) fn take_part(&mut self, part: Part, now: Time, moves: &mut Vec<Move>) {
         self.is_heard(now);
-        if self.known.is_some_and(|known| known >= part.revision) {
+        if self.is_too_big() || self.known.is_some_and(|known| known >= part.revision) {
             return;
         }
         let fits = |assembly: &Assembly| assembly.revision == part.revision && assembly.count == part.count;

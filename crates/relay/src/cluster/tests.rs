@@ -1,5 +1,6 @@
 //! One node's view, message by message.
 
+use prost::Message;
 use roomcast_protocol::{Dialect, UserId};
 
 use super::*;
@@ -141,4 +142,60 @@ fn a_restarted_node_is_no_rival_and_two_that_live_are() {
     pass(at(2_010), &mut new, &mut old);
     pass(at(3_010), &mut new, &mut old);
     assert!(old.take_events().contains(&ClusterEvent::NameTaken { name: "b".into(), own: true }));
+}
+
+fn heartbeat(revision: u64, members: u64) -> Vec<u8> {
+    let (name, dialect) = ("big".to_owned(), messages::Dialect::Seed.into());
+    messages::Presence { instance: 9, name, dialect, heartbeat_ms: 1_000, revision, members, ..Default::default() }
+        .encode_to_vec()
+}
+
+/// What is sent to node 9 within three seconds.
+fn asked(cluster: &mut Cluster, from: u64) -> usize {
+    let mut out = Vec::new();
+    for turn in 0..60 {
+        cluster.tick(at(from + 50 * turn), &TIMES, &OwnStatus::default(), &mut out);
+    }
+    out.iter().filter(|send| send.subject.as_str() == "roomcast.v1.sync.big").count()
+}
+
+#[test]
+fn a_node_with_more_members_than_are_remembered_is_seen_and_its_members_are_not_known() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    own.receive(at(0), "roomcast.v1.presence.big", &heartbeat(0, 0));
+    let join = |from: u64, to: u64| {
+        let joined = (from..to).map(|session| wire::member(&entry(session, "hall"))).collect();
+        messages::RosterChange { instance: 9, from, to, joined, left: vec![] }.encode_to_vec()
+    };
+    own.receive(at(10), "roomcast.v1.roster.big", &join(0, 3));
+    assert_eq!(known(&own, "hall"), [0, 1, 2]);
+
+    own.receive(at(1_000), "roomcast.v1.presence.big", &heartbeat(70_000, MAX_ENTRIES as u64 + 1));
+    assert_eq!(own.take_malformed(), 0);
+    assert_eq!((known(&own, "hall").len(), own.members()), (0, 0), "nobody keeps them up to date any more");
+    own.receive(at(1_010), "roomcast.v1.roster.big", &join(70_000, 70_003));
+    assert_eq!(own.members(), 0);
+    assert_eq!(asked(&mut own, 1_010), 0, "it would be in vain");
+    let view = own.view(at(1_020), &OwnStatus::default());
+    let big = view.nodes.iter().find(|node| node.instance == 9).unwrap();
+    assert_eq!((big.members, big.known, big.complete), (65_537, 0, false));
+
+    own.receive(at(4_500), "roomcast.v1.presence.big", &heartbeat(140_000, MAX_ENTRIES as u64));
+    assert!(asked(&mut own, 4_500) > 0, "now they fit");
+}
+
+#[test]
+fn a_message_longer_than_any_node_says_is_not_even_read() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    let mut long = heartbeat(0, 0);
+    // A field that nobody knows.
+    long.extend_from_slice(&[0xfa, 0x7f]);
+    prost::encoding::encode_varint(MAX_MESSAGE as u64, &mut long);
+    long.resize(long.len() + MAX_MESSAGE, 0);
+    own.receive(at(0), "roomcast.v1.presence.big", &long);
+    assert_eq!((own.take_malformed(), own.counts().0), (1, 1));
+    own.receive(at(0), "roomcast.v1.presence.big", &heartbeat(0, 0));
+    assert_eq!((own.take_malformed(), own.counts().0), (0, 2));
 }

@@ -93,10 +93,8 @@ pub(super) fn presence(payload: &[u8], node: &str) -> Option<Said> {
     let listeners_fit =
         said.listeners.len() <= MAX_LISTENERS && said.listeners.iter().all(|listener| listener.len() <= MAX_LISTENER);
     let named = said.instance != 0 && said.name == node && texts.iter().all(|text| text.len() <= MAX_TEXT);
-    let counted = said.members <= MAX_ENTRIES as u64
-        && said.sessions.len() <= 2 * MAX_RANGES
-        && said.sessions.len().is_multiple_of(2);
-    if !(named && counted && listeners_fit) {
+    let ranges_fit = said.sessions.len() <= 2 * MAX_RANGES && said.sessions.len().is_multiple_of(2);
+    if !(named && ranges_fit && listeners_fit) {
         return None;
     }
     let (dialect, state) = (said.dialect(), said.state());
