@@ -3,6 +3,7 @@
 //! `scripts/faults` runs the same table of faults many times at full length.
 #![allow(clippy::unwrap_used)]
 
+mod crowds;
 mod processes;
 
 use std::path::Path;
