@@ -4,10 +4,13 @@
 //! What lives here: the stage and what is done on it. What does not: which fault is expected to cost what (`table`), when it is
 //! run (`tests/cluster`, `scripts/faults`), and the broker's own fixture (`roomcast_bus::testing`).
 
+pub mod figures;
 pub mod load;
 pub mod process;
 pub mod proxy;
 pub mod record;
+pub mod table;
+pub mod view;
 
 pub use process::NodeProcess;
 pub use proxy::{Direction, Flow, Proxy};
