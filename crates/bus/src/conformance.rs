@@ -2,8 +2,10 @@
 //! any broker; a [`Broker`] makes the buses.
 //!
 //! A test crate of an implementation calls [`crate::bus_conformance!`] with an expression that makes a [`Broker`]; that makes
-//! one test of each case. No case depends on time passing: what must not arrive is shown by something that was
+//! one test of each case; [`messages`] holds those of `send` and `receive`. No case depends on time passing: what must not arrive is shown by something that was
 //! sent after it and does.
+
+pub mod messages;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -50,14 +52,22 @@ macro_rules! bus_conformance {
             unsubscribes_when_dropped,
             subscribes_once_per_room,
             ends_its_subscriptions_when_closed,
-            takes_foreign_sender_tokens
+            takes_foreign_sender_tokens,
+            sends_messages_to_the_inboxes_of_all_other_nodes,
+            receives_by_wildcard_and_keeps_subjects_apart,
+            sends_a_rooms_events_to_its_subscriptions,
+            keeps_rooms_out_of_inboxes,
+            bounds_an_inbox_and_counts_the_loss,
+            ends_inboxes_when_dropped_and_when_closed
         );
     };
     ($broker:expr, $($case:ident),+) => {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
-                $crate::conformance::$case(&$broker).await;
+                #[allow(unused_imports)]
+                use $crate::conformance::{messages::*, *};
+                $case(&$broker).await;
             }
         )+
     };

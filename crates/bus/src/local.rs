@@ -1,34 +1,23 @@
 //! The bus inside one process: for a node that stands alone, and for tests of several nodes. What lives here: the hub that joins
 //! them. What does not: any network.
 //!
-//! A subscription's buffer is bounded in packets and bytes. When it is full the oldest packet goes, counted by
-//! [`Subscription::take_lost`]: after a stall, the newest media is worth the most.
+//! Each subscription's and inbox's buffer is bounded in packets and bytes, and counts what it loses.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use roomcast_protocol::subject::SubjectError;
-use roomcast_protocol::{Packet, RoomId, RoomSubject, Sender};
-use tokio::sync::{Notify, watch};
+use roomcast_protocol::{Packet, RoomId, RoomSubject, Sender, Subject};
+use tokio::sync::watch;
 
-use crate::{BoxFuture, Bus, BusState, Delivery, Published, SubscribeError, Subscription};
+use crate::buffer::Buffer;
+use crate::{
+    BoxFuture, BrokerInfo, Bus, BusCounts, BusState, Delivery, Inbox, Letter, Published, SubscribeError, Subscription,
+    refused_subject,
+};
 
-/// What one subscription may hold unread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BufferLimits {
-    /// Most packets.
-    pub packets: usize,
-    /// Most payload bytes.
-    pub bytes: usize,
-}
-
-impl Default for BufferLimits {
-    /// A second of a busy room, and no more memory than two full egress queues.
-    fn default() -> Self {
-        Self { packets: 4_096, bytes: 16 * 1024 * 1024 }
-    }
-}
+pub use crate::buffer::BufferLimits;
 
 /// What the nodes of one process share rooms through. Clones are the same hub.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +28,7 @@ struct Shared {
     limits: BufferLimits,
     /// Read for each publication, written by subscribing and leaving only.
     rooms: RwLock<Rooms>,
+    inboxes: RwLock<Vec<Receiver>>,
     nodes: Mutex<Nodes>,
 }
 
@@ -48,7 +38,15 @@ type Rooms = HashMap<String, Vec<Subscriber>>;
 #[derive(Debug)]
 struct Subscriber {
     node: u64,
-    buffer: Arc<Buffer>,
+    buffer: Arc<Buffer<Delivery>>,
+}
+
+/// Who has an inbox, and of what.
+#[derive(Debug)]
+struct Receiver {
+    node: u64,
+    subjects: Vec<Subject>,
+    buffer: Arc<Buffer<Letter>>,
 }
 
 #[derive(Debug)]
@@ -109,14 +107,25 @@ impl Hub {
     ///
     /// [`SubjectError`] where the subject is not one of a room.
     pub fn publish_foreign(&self, subject: &str, payload: &Bytes) -> Result<(), SubjectError> {
-        let subject = RoomSubject::parse(subject)?;
+        self.deliver_in_room(&RoomSubject::parse(subject)?, payload, None)
+    }
+
+    /// Delivers to all nodes that subscribe to the subject's room, but one.
+    fn deliver_in_room(
+        &self,
+        subject: &RoomSubject<'_>,
+        payload: &Bytes,
+        except: Option<u64>,
+    ) -> Result<(), SubjectError> {
         let room = subject.room()?;
         let sender = match subject.sender() {
             Sender::Session(session) => Some(session),
             Sender::System | Sender::Foreign(_) => None,
         };
         for subscriber in self.rooms().get(room.key()).into_iter().flatten() {
-            subscriber.buffer.push(Delivery { sender, payload: payload.clone() }, self.0.limits);
+            if except != Some(subscriber.node) {
+                subscriber.buffer.push(Delivery { sender, payload: payload.clone() });
+            }
         }
         Ok(())
     }
@@ -138,6 +147,12 @@ impl Hub {
             });
             !subscribers.is_empty()
         });
+        self.inboxes_mut().retain(|receiver| {
+            if receiver.node == node {
+                receiver.buffer.close();
+            }
+            receiver.node != node
+        });
         state.send_replace(BusState::Closed);
     }
 
@@ -149,6 +164,14 @@ impl Hub {
 
     fn rooms_mut(&self) -> RwLockWriteGuard<'_, Rooms> {
         self.0.rooms.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inboxes(&self) -> RwLockReadGuard<'_, Vec<Receiver>> {
+        self.0.inboxes.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inboxes_mut(&self) -> RwLockWriteGuard<'_, Vec<Receiver>> {
+        self.0.inboxes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -179,7 +202,7 @@ impl Bus for LocalBus {
                 sender: Some(packet.tag().sender),
                 payload: Bytes::from_owner(Payload(packet.clone())),
             });
-            subscriber.buffer.push(delivery.clone(), self.hub.0.limits);
+            subscriber.buffer.push(delivery.clone());
         }
         Published::Sent
     }
@@ -195,15 +218,62 @@ impl Bus for LocalBus {
             if subscribers.iter().any(|subscriber| subscriber.node == self.node) {
                 return Err(SubscribeError::AlreadySubscribed);
             }
-            let buffer = Arc::new(Buffer::default());
+            let buffer = Arc::new(Buffer::new(self.hub.0.limits));
             subscribers.push(Subscriber { node: self.node, buffer: buffer.clone() });
             let subscription = LocalSubscription { hub: self.hub.clone(), key: room.key().to_owned(), buffer };
             Ok(Box::new(subscription) as Box<dyn Subscription>)
         })
     }
 
+    fn send(&self, subject: &Subject, payload: Bytes) -> Published {
+        if *self.state.borrow() != BusState::Up {
+            return Published::Down;
+        }
+        if let Ok(subject) = RoomSubject::parse(subject.as_str()) {
+            // A subject of ours always names a room.
+            let _ = self.hub.deliver_in_room(&subject, &payload, Some(self.node));
+            return Published::Sent;
+        }
+        for receiver in self.hub.inboxes().iter().filter(|receiver| receiver.node != self.node) {
+            if receiver.subjects.iter().any(|pattern| matches(pattern.as_str(), subject.as_str())) {
+                receiver.buffer.push(Letter { subject: subject.to_string(), payload: payload.clone() });
+            }
+        }
+        Published::Sent
+    }
+
+    fn receive(&self, subjects: Vec<Subject>) -> BoxFuture<'_, Result<Box<dyn Inbox>, SubscribeError>> {
+        Box::pin(async move {
+            if let Some(refused) = refused_subject(&subjects) {
+                return Err(refused);
+            }
+            let mut inboxes = self.hub.inboxes_mut();
+            // Under the lock of the inboxes, as for a room.
+            if !self.hub.nodes().states.contains_key(&self.node) {
+                return Err(SubscribeError::Closed);
+            }
+            let buffer = Arc::new(Buffer::new(self.hub.0.limits));
+            inboxes.push(Receiver { node: self.node, subjects, buffer: buffer.clone() });
+            Ok(Box::new(LocalInbox { hub: self.hub.clone(), buffer }) as Box<dyn Inbox>)
+        })
+    }
+
     fn state(&self) -> watch::Receiver<BusState> {
         self.state.clone()
+    }
+
+    /// All zero: what a hub takes, it has delivered.
+    fn take_counts(&self) -> BusCounts {
+        BusCounts::default()
+    }
+
+    fn broker(&self) -> Option<BrokerInfo> {
+        None
+    }
+
+    /// Never ends: a hub has no task.
+    fn watch_over(&self) -> BoxFuture<'_, String> {
+        Box::pin(std::future::pending())
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
@@ -230,7 +300,7 @@ impl AsRef<[u8]> for Payload {
 struct LocalSubscription {
     hub: Hub,
     key: String,
-    buffer: Arc<Buffer>,
+    buffer: Arc<Buffer<Delivery>>,
 }
 
 impl Subscription for LocalSubscription {
@@ -240,7 +310,7 @@ impl Subscription for LocalSubscription {
     }
 
     fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.buffer.lock().lost)
+        self.buffer.take_lost()
     }
 }
 
@@ -256,72 +326,37 @@ impl Drop for LocalSubscription {
     }
 }
 
-/// What one subscription has not read yet. One reader.
-#[derive(Debug, Default)]
-struct Buffer {
-    unread: Mutex<Unread>,
-    filled: Notify,
+#[derive(Debug)]
+struct LocalInbox {
+    hub: Hub,
+    buffer: Arc<Buffer<Letter>>,
 }
 
-#[derive(Debug, Default)]
-struct Unread {
-    deliveries: VecDeque<Delivery>,
-    bytes: usize,
-    lost: u64,
-    closed: bool,
+impl Inbox for LocalInbox {
+    /// After the bus has closed, what was buffered still comes, then `None`.
+    fn next(&mut self) -> BoxFuture<'_, Option<Letter>> {
+        Box::pin(self.buffer.pop())
+    }
+
+    fn take_lost(&mut self) -> u64 {
+        self.buffer.take_lost()
+    }
 }
 
-/// Deliveries for which an empty buffer keeps room.
-const KEEP_DELIVERIES: usize = 64;
-
-impl Buffer {
-    fn lock(&self) -> MutexGuard<'_, Unread> {
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for LocalInbox {
+    fn drop(&mut self) {
+        self.hub.inboxes_mut().retain(|receiver| !Arc::ptr_eq(&receiver.buffer, &self.buffer));
     }
+}
 
-    fn push(&self, delivery: Delivery, limits: BufferLimits) {
-        let mut unread = self.lock();
-        let length = delivery.payload.len();
-        if limits.packets == 0 || length > limits.bytes {
-            unread.lost += 1;
-            return;
-        }
-        while unread.deliveries.len() >= limits.packets || unread.bytes + length > limits.bytes {
-            let Some(oldest) = unread.deliveries.pop_front() else { break };
-            unread.bytes -= oldest.payload.len();
-            unread.lost += 1;
-        }
-        let was_empty = unread.deliveries.is_empty();
-        unread.bytes += length;
-        unread.deliveries.push_back(delivery);
-        drop(unread);
-        if was_empty {
-            self.filled.notify_one();
-        }
-    }
-
-    fn close(&self) {
-        self.lock().closed = true;
-        self.filled.notify_one();
-    }
-
-    async fn pop(&self) -> Option<Delivery> {
-        loop {
-            {
-                let mut unread = self.lock();
-                if let Some(delivery) = unread.deliveries.pop_front() {
-                    unread.bytes -= delivery.payload.len();
-                    if unread.deliveries.is_empty() && unread.deliveries.capacity() > KEEP_DELIVERIES {
-                        unread.deliveries = VecDeque::new();
-                    }
-                    return Some(delivery);
-                }
-                if unread.closed {
-                    return None;
-                }
-            }
-            // A push between the look and this wait has left its permit, so no wake-up is lost.
-            self.filled.notified().await;
+/// Whether a subject is one of a pattern's, whose tokens may be `*`.
+fn matches(pattern: &str, subject: &str) -> bool {
+    let (mut pattern, mut subject) = (pattern.split('.'), subject.split('.'));
+    loop {
+        match (pattern.next(), subject.next()) {
+            (None, None) => return true,
+            (Some(wanted), Some(token)) if wanted == "*" || wanted == token => {}
+            _ => return false,
         }
     }
 }

@@ -48,6 +48,12 @@ impl Subject {
         Self(format!("{HEALTH}.{}", server.token()))
     }
 
+    /// The health reports of all servers' clients: for subscribing only.
+    #[must_use]
+    pub fn all_health() -> Self {
+        Self(format!("{HEALTH}.*.*.*"))
+    }
+
     /// Where events of a server's connections go.
     #[must_use]
     pub fn connections(server: &ServerName) -> Self {

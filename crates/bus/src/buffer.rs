@@ -1,0 +1,134 @@
+//! What one reader has not read yet: a queue bounded in items and bytes. What lives here: that bound and the loss it counts. What
+//! does not: where the items come from.
+//!
+//! When it is full the oldest goes, counted: after a stall, the newest media is worth the most.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::{Delivery, Letter};
+
+/// What one subscription or inbox may hold unread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferLimits {
+    /// Most packets or messages.
+    pub packets: usize,
+    /// Most payload bytes.
+    pub bytes: usize,
+}
+
+impl Default for BufferLimits {
+    /// A second of a busy room, and no more memory than two full egress queues.
+    fn default() -> Self {
+        Self { packets: 4_096, bytes: 16 * 1024 * 1024 }
+    }
+}
+
+/// What a buffer can hold.
+pub(crate) trait Item {
+    /// Payload bytes.
+    fn bytes(&self) -> usize;
+}
+
+impl Item for Delivery {
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
+impl Item for Letter {
+    fn bytes(&self) -> usize {
+        self.payload.len()
+    }
+}
+
+/// What one reader has not read yet.
+#[derive(Debug)]
+pub(crate) struct Buffer<T> {
+    limits: BufferLimits,
+    unread: Mutex<Unread<T>>,
+    filled: Notify,
+}
+
+#[derive(Debug)]
+struct Unread<T> {
+    items: VecDeque<T>,
+    bytes: usize,
+    lost: u64,
+    closed: bool,
+}
+
+/// Items for which an empty buffer keeps room.
+const KEEP_ITEMS: usize = 64;
+
+impl<T: Item> Buffer<T> {
+    /// An empty one; it allocates on the first push.
+    pub(crate) fn new(limits: BufferLimits) -> Self {
+        let unread = Unread { items: VecDeque::new(), bytes: 0, lost: 0, closed: false };
+        Self { limits, unread: Mutex::new(unread), filled: Notify::new() }
+    }
+
+    /// No code that holds the lock can panic half way through a change, so a poisoned one is as good as new.
+    fn lock(&self) -> MutexGuard<'_, Unread<T>> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds one, at the cost of the oldest where there is no room; what never fits is lost itself. After the end nothing is added.
+    pub(crate) fn push(&self, item: T) {
+        let mut unread = self.lock();
+        if unread.closed {
+            return;
+        }
+        let length = item.bytes();
+        if self.limits.packets == 0 || length > self.limits.bytes {
+            unread.lost += 1;
+            return;
+        }
+        while unread.items.len() >= self.limits.packets || unread.bytes + length > self.limits.bytes {
+            let Some(oldest) = unread.items.pop_front() else { break };
+            unread.bytes -= oldest.bytes();
+            unread.lost += 1;
+        }
+        let was_empty = unread.items.is_empty();
+        unread.bytes += length;
+        unread.items.push_back(item);
+        drop(unread);
+        if was_empty {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Nothing more comes after what is in it.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.filled.notify_one();
+    }
+
+    /// The oldest, once there is one; `None` at the end. Cancel-safe; for one reader.
+    pub(crate) async fn pop(&self) -> Option<T> {
+        loop {
+            {
+                let mut unread = self.lock();
+                if let Some(item) = unread.items.pop_front() {
+                    unread.bytes -= item.bytes();
+                    if unread.items.is_empty() && unread.items.capacity() > KEEP_ITEMS {
+                        unread.items = VecDeque::new();
+                    }
+                    return Some(item);
+                }
+                if unread.closed {
+                    return None;
+                }
+            }
+            // A push between the look and this wait has left its permit, so no wake-up is lost.
+            self.filled.notified().await;
+        }
+    }
+
+    /// How many were lost since the last call.
+    pub(crate) fn take_lost(&self) -> u64 {
+        std::mem::take(&mut self.lock().lost)
+    }
+}
