@@ -9,6 +9,8 @@ pub mod load;
 pub mod process;
 pub mod proxy;
 pub mod record;
+pub mod run;
+pub mod stage;
 pub mod table;
 pub mod view;
 

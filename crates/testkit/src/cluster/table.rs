@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::proxy::{Direction, Flow};
+use super::proxy::Direction;
 
 /// What is done to the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +77,6 @@ pub struct Fault {
     pub short_outage: Duration,
     /// What it may cost.
     pub expect: Expectation,
-}
-
-impl Kind {
-    /// What to set a direction of a cut network to.
-    pub(super) const CUT: Flow = Flow::Vanish;
 }
 
 /// A client's `keep_alive.dead_after` in every run: how long it takes a silent node for alive.

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod crowds;
+mod egress;
+mod faults;
+mod outages;
 mod processes;
 
 use std::path::Path;
