@@ -20,13 +20,15 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    pub(crate) async fn start(binary: &Path) -> anyhow::Result<Self> {
+    /// Starts one on the defaults, but for `settings`.
+    pub(crate) async fn start(binary: &Path, settings: &[String]) -> anyhow::Result<Self> {
         let mut child = Command::new(binary)
             // The file that shows every default, and so changes none.
             .args(["serve", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/../supervisor.toml")])
             .args(["--set", "listen.websocket.bind=127.0.0.1:0"])
             .args(["--set", "listen.webtransport.bind=127.0.0.1:0", "--set", "listen.admin.bind=127.0.0.1:0"])
             .args(["--set", "telemetry.log=warn"])
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

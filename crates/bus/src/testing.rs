@@ -192,9 +192,14 @@ impl Broker {
         self.launch().await;
     }
 
-    /// Stops its process (SIGSTOP): connections stay open, nothing is read or answered.
+    /// Stops its process (SIGSTOP) and waits until all of it has stopped: connections stay open, nothing is read or answered.
     pub fn freeze(&self) {
         self.signal("STOP");
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while self.pid().is_some_and(|pid| !has_stopped(pid)) {
+            assert!(std::time::Instant::now() < deadline, "the broker {} does not stop", self.name);
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets a frozen one go on.
@@ -300,6 +305,16 @@ impl Broker {
             sleep(LOOK).await;
         }
     }
+}
+
+/// Whether every thread of a process has stopped, where the system tells.
+fn has_stopped(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        // "number (name) state …"; a name may hold anything but is followed by the last parenthesis.
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't']))
+    })
 }
 
 /// Reads what a broker writes once it listens; `None` while it is not whole.

@@ -1,5 +1,7 @@
 //! The fixture itself: brokers that start, die, freeze and come back at the same ports, in both versions.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;

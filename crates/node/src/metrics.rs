@@ -72,6 +72,10 @@ pub struct Metrics {
     pub bus_publishes: Counter,
     /// Packets received from the bus.
     pub bus_deliveries: Counter,
+    /// Connections made to the broker.
+    pub bus_connections: Counter,
+    /// Times that this node, or a subscription of it, was too slow for the broker.
+    pub bus_slow: Counter,
     /// The number of the settings in force, from 1.
     pub config_generation: Gauge,
     /// Configurations that were refused.
@@ -90,6 +94,16 @@ pub struct Metrics {
     pub recovery: Histogram,
     /// Nodes seen on the bus, this one included.
     pub nodes: Gauge,
+    /// Of those, the ones that speak the other dialect.
+    pub nodes_refused: Gauge,
+    /// Of those, the ones whose name another one has too.
+    pub nodes_conflicting: Gauge,
+    /// Nodes that fell silent.
+    pub nodes_lost: Counter,
+    /// Members of all rooms on all nodes, as far as this one knows.
+    pub cluster_members: Gauge,
+    /// Messages between nodes that made no sense.
+    pub cluster_refused: Counter,
 }
 
 const META: Metadata<'static> = Metadata::new("roomcast", Level::INFO, None);
@@ -152,6 +166,12 @@ impl Metrics {
             bus_states,
             bus_publishes: make.counter("roomcast_bus_publishes_total", "Packets handed to the bus", &[]),
             bus_deliveries: make.counter("roomcast_bus_deliveries_total", "Packets received from the bus", &[]),
+            bus_connections: make.counter(
+                "roomcast_bus_connections_total",
+                "Connections made to the broker, the first included",
+                &[],
+            ),
+            bus_slow: make.counter("roomcast_bus_slow_total", "Times that this node was too slow for the broker", &[]),
             config_generation: make.gauge("roomcast_config_generation", "The settings in force, from 1", &[]),
             config_rejections: make.counter("roomcast_config_rejections_total", "Configurations refused", &[]),
             config_waiting: make.gauge("roomcast_config_waiting", "Changed keys that wait for a restart", &[]),
@@ -181,6 +201,19 @@ impl Metrics {
                 })
                 .into(),
             nodes: make.gauge("roomcast_nodes", "Nodes seen on the bus, this one included", &[]),
+            nodes_refused: make.gauge("roomcast_nodes_refused", "Nodes seen that speak the other dialect", &[]),
+            nodes_conflicting: make.gauge("roomcast_nodes_conflicting", "Nodes seen that share a name", &[]),
+            nodes_lost: make.counter("roomcast_nodes_lost_total", "Nodes that fell silent", &[]),
+            cluster_members: make.gauge(
+                "roomcast_cluster_members",
+                "Members of all rooms on all nodes, as this one knows them",
+                &[],
+            ),
+            cluster_refused: make.counter(
+                "roomcast_cluster_messages_refused_total",
+                "Messages between nodes that made no sense",
+                &[],
+            ),
             handle,
             recorder,
         };

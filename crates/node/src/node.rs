@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use roomcast_bus::Bus;
 use roomcast_supervision::{Observer, System, SystemOptions, Tree};
 use roomcast_transport::tls::{Certificate, ServerIdentity, TlsError};
@@ -14,9 +15,9 @@ use tokio::net::TcpListener;
 
 use crate::actors::config::{Message as ConfigMessage, Source};
 use crate::actors::connection::STOPPING;
-use crate::config::{Settings, Tls, TlsMode};
+use crate::config::{BusKind, Settings, Tls, TlsMode};
 use crate::observe;
-use crate::store::{Addresses, Sockets, Store, StoreParts};
+use crate::store::{Addresses, Sessions, Sockets, Store, StoreParts};
 use crate::token;
 
 /// Connections that the kernel completes for us while we are busy.
@@ -112,8 +113,12 @@ impl Node {
             "auto" => automatic_name(),
             name => name.to_owned(),
         };
-        let bus = bus.unwrap_or_else(|| Arc::new(roomcast_bus::local::Hub::new().join()));
-        let store = Store::new(StoreParts { name, settings, bus, sockets, token });
+        let sessions: Arc<Sessions> = Arc::default();
+        let (bus, settled) = match bus {
+            Some(bus) => (bus, true),
+            None => make_bus(&settings, &name, &sessions)?,
+        };
+        let store = Store::new(StoreParts { name, settings, sessions, bus, settled, sockets, token });
         let source = Arc::new(Source { file: config_file, overrides, log_control });
         let system = System::start(
             crate::tree::root(&store, &source),
@@ -143,7 +148,7 @@ impl Node {
     /// Where it listens.
     #[must_use]
     pub fn addresses(&self) -> Addresses {
-        self.store.sockets.addresses()
+        self.store.sockets.addresses
     }
 
     /// The WebSocket listener's certificate, where it is secured.
@@ -193,6 +198,23 @@ impl Node {
         self.system.wait().await.to_string()
     }
 
+    /// Begins to drain, as `POST /drain` does: not ready, nobody is let in, clients are told to go elsewhere, spread over
+    /// `timers.drain`.
+    pub fn drain(&self) {
+        self.store.begin_draining();
+    }
+
+    /// Waits for nobody any more: the drain is over at once.
+    pub fn hurry(&self) {
+        self.store.begin_draining();
+        self.store.drain.hurry();
+    }
+
+    /// Waits until the node was drained, whoever asked for it. What is left to do then is [`stop`](Self::stop).
+    pub async fn drained(&self) {
+        self.store.drain.over().await;
+    }
+
     /// Stops in order: listeners first, then connections with 1001, then the rest. Takes a few seconds; where an actor does
     /// not stop, ten, and then the clients are told without it. What is left of the tree dies with this value.
     pub async fn stop(&self) {
@@ -211,10 +233,21 @@ impl Node {
     }
 }
 
+/// The bus that the settings ask for, and whether rooms can be shared from the beginning: on a bus of its own, with nobody.
+fn make_bus(settings: &Settings, name: &str, sessions: &Arc<Sessions>) -> Result<(Arc<dyn Bus>, bool), NodeError> {
+    let _ = (name, sessions);
+    match settings.bus.kind {
+        BusKind::Local => Ok((Arc::new(roomcast_bus::local::Hub::new().join()), true)),
+        BusKind::Nats => Ok((Arc::new(roomcast_bus::local::Hub::new().join()), false)),
+    }
+}
+
 fn bind(settings: &Settings) -> Result<Sockets, NodeError> {
     let mut sockets = Sockets::default();
     if let Some(listener) = &settings.listen.websocket {
-        sockets.websocket = Some(tcp("listen.websocket.bind", listener.bind)?);
+        let listening = tcp("listen.websocket.bind", listener.bind)?;
+        sockets.addresses.websocket = listening.local_addr().ok();
+        sockets.websocket = ArcSwapOption::from_pointee(listening);
         sockets.websocket_identity = identity("listen.websocket.tls", &listener.tls)?;
     }
     if let Some(listener) = &settings.listen.webtransport {
@@ -224,12 +257,16 @@ fn bind(settings: &Settings) -> Result<Sockets, NodeError> {
         if let Some(identity) = &identity {
             let socket = std::net::UdpSocket::bind(address).map_err(failed)?;
             let options = crate::store::webtransport_options(settings);
-            sockets.webtransport = Some(webtransport::endpoint(socket, identity, &options).map_err(failed)?);
+            let endpoint = webtransport::endpoint(socket, identity, &options).map_err(failed)?;
+            sockets.addresses.webtransport = endpoint.local_addr().ok();
+            sockets.webtransport = Some(endpoint);
         }
         sockets.webtransport_identity = identity;
     }
     if let Some(admin) = &settings.listen.admin {
-        sockets.admin = Some(tcp("listen.admin.bind", admin.bind)?);
+        let listening = tcp("listen.admin.bind", admin.bind)?;
+        sockets.addresses.admin = listening.local_addr().ok();
+        sockets.admin = Some(listening);
     }
     Ok(sockets)
 }
@@ -275,7 +312,7 @@ fn automatic_name() -> String {
 
 /// Reads the admin token, or makes one that only this user can read.
 fn token(settings: &Settings, sockets: &Sockets) -> Result<Option<(String, PathBuf)>, NodeError> {
-    let (Some(admin), Some(bound)) = (&settings.listen.admin, sockets.addresses().admin) else { return Ok(None) };
+    let (Some(admin), Some(bound)) = (&settings.listen.admin, sockets.addresses.admin) else { return Ok(None) };
     if admin.token_file.as_os_str().is_empty() {
         return token::make(bound.port()).map(Some).map_err(|(file, error)| NodeError::Token(file, error));
     }

@@ -7,7 +7,8 @@
 //! ├─ telemetry                     metrics, upkeep
 //! ├─ config                        reads supervisor.toml again, puts valid settings in force
 //! ├─ bus                           one_for_one
-//! │  └─ link                       watches the bus client, reports its state
+//! │  ├─ link                       watches over the bus client, reports its state
+//! │  └─ presence                   tells the other nodes of this one, hears of theirs
 //! ├─ rooms                         simple_one_for_one
 //! │  └─ {room}                     one_for_one: the subtree of one room
 //! │     ├─ room                    publishes the fan-out table
@@ -15,6 +16,7 @@
 //! ├─ connections                   simple_one_for_one, temporary
 //! │  └─ {session}                  one client
 //! ├─ admin                         /metrics, health, tree, rooms, events; reload, kill
+//! ├─ drain                         sends clients elsewhere, once that is asked for
 //! └─ listeners                     one_for_one
 //!    ├─ certificates               renews self-signed ones, reads changed files
 //!    ├─ websocket
@@ -29,7 +31,9 @@ use roomcast_supervision::{ActorPath, AutoShutdown, ChildSpec, Restart, Supervis
 use crate::actors::admin::Admin;
 use crate::actors::certificates::Certificates;
 use crate::actors::config::{Config, Source};
+use crate::actors::drain::Drain;
 use crate::actors::link::Link;
+use crate::actors::presence::Presence;
 use crate::actors::room::Room;
 use crate::actors::subscription::Subscription;
 use crate::actors::telemetry::Telemetry;
@@ -57,7 +61,10 @@ pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
             // One for one, and any other strategy is as good: the bus client and its streams are in the store, and what is
             // restarted here only watches them.
             move || {
-                let children = vec![ChildSpec::worker::<Link>("link", store.clone())];
+                let children = vec![
+                    ChildSpec::worker::<Link>("link", store.clone()),
+                    ChildSpec::worker::<Presence>("presence", store.clone()),
+                ];
                 with_strategy(&store(), "bus", children)
             }
         }),
@@ -80,6 +87,7 @@ pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
     if store.sockets.admin.is_some() {
         children.push(ChildSpec::worker::<Admin>("admin", args()));
     }
+    children.push(ChildSpec::worker::<Drain>("drain", args()));
     children.push(ChildSpec::supervisor("listeners", {
         let store = Arc::clone(store);
         move || listeners(&store)
@@ -105,7 +113,7 @@ fn listeners(store: &Arc<Store>) -> SupervisorSpec {
         move || Arc::clone(&store)
     };
     let mut children = vec![ChildSpec::worker::<Certificates>("certificates", args())];
-    if store.sockets.websocket.is_some() {
+    if store.sockets.addresses.websocket.is_some() {
         children.push(ChildSpec::worker::<WebSocketListener>("websocket", args()));
     }
     if store.sockets.webtransport.is_some() {

@@ -26,7 +26,7 @@ intensity = 100
 
 /// A running node with its configuration in a directory of its own.
 struct Serving {
-    _child: Child,
+    child: Child,
     directory: tempfile::TempDir,
     websocket: String,
     admin: String,
@@ -58,7 +58,7 @@ impl Serving {
             rest.split(['/', ' ', '\n']).next().unwrap().to_owned()
         };
         let (websocket, admin) = (after("ws://"), after("Admin         http://"));
-        Self { _child: child, directory, websocket, admin }
+        Self { child, directory, websocket, admin }
     }
 
     fn file(&self) -> PathBuf {
@@ -204,6 +204,72 @@ async fn a_kill_is_done_and_heard_where_faults_are_on() {
 }
 
 #[tokio::test]
+async fn the_cluster_is_shown_as_this_node_sees_it() {
+    let node = Serving::start("[node]\nname = \"alpha\"\n").await;
+    let _ann = node.join("ann", "standup").await;
+    let text = node.good(&["cluster"]).await;
+    assert!(text.starts_with("as alpha sees it; the bus is up; 1 nodes, 1 rooms, 1 members\n\nNODE "), "{text}");
+    assert!(text.contains("\nalpha     up  asked   local "), "{text}");
+    let json = node.json(&["cluster", "--json"]).await;
+    assert_eq!((&json["nodes"][0]["name"], &json["nodes"][0]["own"]), (&"alpha".into(), &true.into()));
+    let room = node.good(&["cluster", "standup"]).await;
+    assert!(room.starts_with("standup, 1 members, as alpha sees it\nUSER ") && room.contains("\nann "), "{room}");
+    assert_eq!(node.good(&["cluster", "empty room"]).await, "nobody that alpha knows of is in empty room\n");
+    assert_eq!(node.run(&["cluster", "no/room"]).await.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_drain_tells_how_far_it_is_until_the_node_is_gone() {
+    let mut node = Serving::start("[node]\nname = \"alpha\"\n[timers]\ndrain = \"1s\"\n").await;
+    let mut ann = node.join("ann", "standup").await;
+    let draining = node.command(&["drain"]).spawn().unwrap();
+    let mut close = [0; 4];
+    timeout(SOON, ann.read_exact(&mut close)).await.unwrap().unwrap();
+    assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 1001));
+    drop(ann);
+    let output = timeout(SOON, draining.wait_with_output()).await.unwrap().unwrap();
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(said.starts_with("draining alpha: 1 connection, told within "), "{said}");
+    assert!(said.ends_with("alpha has stopped\n"), "{said}");
+    assert_eq!(timeout(SOON, node.child.wait()).await.unwrap().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_node_in_a_hurry_waits_for_nobody_and_a_term_drains() {
+    for hurry in ["drain", "term"] {
+        let mut node = Serving::start("[timers]\ndrain = \"1h\"\n").await;
+        let mut members = Vec::new();
+        for user in ["ann", "bob", "cat"] {
+            members.push(node.join(user, "standup").await);
+        }
+        let term = || {
+            let pid = node.child.id().unwrap().to_string();
+            std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap()
+        };
+        term();
+        let probe = async || node.run(&["cluster", "--json"]).await;
+        let deadline = Instant::now() + SOON;
+        while !text(&probe().await.stdout).contains("\"draining\"") {
+            assert!(Instant::now() < deadline, "it does not drain");
+        }
+        // Nobody is let in any more, and two of three are still waited for.
+        assert!(TcpStream::connect(&node.websocket).await.is_err());
+        if hurry == "drain" {
+            node.good(&["drain", "--hurry"]).await;
+        } else {
+            term();
+        }
+        for mut member in members {
+            let mut close = [0; 4];
+            timeout(SOON, member.read_exact(&mut close)).await.unwrap().unwrap();
+            assert_eq!((close[0], u16::from_be_bytes([close[2], close[3]])), (0x88, 1001), "{hurry}");
+        }
+        assert_eq!(timeout(SOON, node.child.wait()).await.unwrap().unwrap().code(), Some(0), "{hurry}");
+    }
+}
+
+#[tokio::test]
 async fn a_reload_says_what_changed_or_why_not_and_is_heard() {
     let node = Serving::start("[limits]\nmax_rooms = 7\n").await;
     let (_child, mut events) = node.follow(&["events", "--json", "--type", "reload"]).await;
@@ -265,7 +331,7 @@ async fn what_goes_wrong_is_said_so_that_it_helps_and_in_the_exit_code() {
     let node = Serving::start("").await;
     // Nobody there: a port that was free a moment ago.
     let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
-    for command in ["tree", "rooms", "events", "reload", "kill"] {
+    for command in ["tree", "rooms", "cluster", "events", "reload", "drain", "kill"] {
         let path = if command == "kill" { &["bus"][..] } else { &[] };
         let arguments = [&[command], path, &["--admin", &free]].concat();
         let output = timeout(SOON, roomcast(&arguments).output()).await.unwrap().unwrap();
@@ -339,7 +405,9 @@ async fn a_node_is_found_by_its_configuration_file() {
 async fn help_teaches_what_can_be_asked() {
     let all = timeout(SOON, roomcast(&["--help"]).output()).await.unwrap().unwrap();
     let all = text(&all.stdout);
-    for word in ["tree", "top", "rooms", "events", "reload", "kill", "--admin", "3: nobody answers", "curl"] {
+    for word in
+        ["tree", "top", "rooms", "cluster", "drain", "events", "reload", "kill", "--admin", "3: nobody answers", "curl"]
+    {
         assert!(all.contains(word), "{word}");
     }
     for (command, words) in [
@@ -349,6 +417,8 @@ async fn help_teaches_what_can_be_asked() {
         ("rooms", &["--limit", "--json"]),
         ("reload", &["--json", "waits for a restart"]),
         ("top", &["q ends it"]),
+        ("cluster", &["--json", "one node's view", "Examples:"]),
+        ("drain", &["--hurry", "--no-wait", "timers.drain"]),
     ] {
         let help = timeout(SOON, roomcast(&[command, "--help"]).output()).await.unwrap().unwrap();
         for word in words {

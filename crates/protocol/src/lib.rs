@@ -9,11 +9,18 @@ pub mod dialect;
 pub mod fuzz;
 pub mod lobby;
 pub mod names;
+pub mod notice;
 pub mod packet;
 pub mod peek;
 pub mod subject;
 mod token;
 mod wire;
+
+/// The messages that nodes tell each other, generated from `proto/cluster.proto`.
+#[allow(missing_docs, clippy::all, clippy::needless_pass_by_value)]
+pub mod cluster {
+    include!(concat!(env!("OUT_DIR"), "/roomcast.cluster.rs"));
+}
 
 /// The messages of the [`Dialect::Seed`] dialect, generated from `proto/seed.proto`.
 #[allow(missing_docs, clippy::all, clippy::needless_pass_by_value)]
@@ -33,7 +40,7 @@ pub use lobby::{Lobby, LobbyError};
 pub use names::{NameError, RoomId, SessionId, UserId};
 pub use packet::{Class, Packet, PacketBuffer, Tag};
 pub use peek::{Header, Media, MediaKind, PacketKind, peek};
-pub use subject::{RoomSubject, Sender, ServerName, ServerSubject, Subject};
+pub use subject::{ClusterSubject, RoomSubject, Sender, ServerName, ServerSubject, Subject};
 pub use wire::Malformed;
 
 /// The largest packet that either transport carries, in bytes.

@@ -5,6 +5,9 @@
 //! room.{room}.*                                     what a node subscribes to, once per room
 //! health.diagnostics.{region}.{service}.{server}    a client's health report
 //! server.connections.{region}.{service}.{server}    a connection event
+//! roomcast.v1.presence.{node}                       a node's heartbeat
+//! roomcast.v1.roster.{node}                         what changed among a node's members
+//! roomcast.v1.sync.{node}                           to one node: a request for a roster, or a part of one
 //! ```
 //!
 //! A token that stands for a name holds only `[A-Za-z0-9_-]` and `%XX`, so a name can neither add a level nor be a
@@ -18,6 +21,7 @@ use crate::{RoomId, SessionId};
 const SYSTEM: &str = "system";
 const HEALTH: &str = "health.diagnostics";
 const CONNECTIONS: &str = "server.connections";
+const CLUSTER: &str = "roomcast.v1";
 
 /// A well-formed subject, to publish on or to subscribe to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +62,30 @@ impl Subject {
     #[must_use]
     pub fn connections(server: &ServerName) -> Self {
         Self(format!("{CONNECTIONS}.{}", server.token()))
+    }
+
+    /// Where a node says that it is here.
+    #[must_use]
+    pub fn presence(node: &str) -> Self {
+        Self(format!("{CLUSTER}.presence.{}", token::escape(node)))
+    }
+
+    /// Where a node says what changed among its members.
+    #[must_use]
+    pub fn roster(node: &str) -> Self {
+        Self(format!("{CLUSTER}.roster.{}", token::escape(node)))
+    }
+
+    /// Where one node is spoken to.
+    #[must_use]
+    pub fn sync(node: &str) -> Self {
+        Self(format!("{CLUSTER}.sync.{}", token::escape(node)))
+    }
+
+    /// All that a node listens to besides its rooms: for subscribing only.
+    #[must_use]
+    pub fn cluster(node: &str) -> Vec<Self> {
+        vec![Self(format!("{CLUSTER}.presence.*")), Self(format!("{CLUSTER}.roster.*")), Self::sync(node)]
     }
 
     /// The subject as the broker takes it.
@@ -239,6 +267,38 @@ impl ServerSubject {
         let parsed = ServerName::new(&name(region)?, &name(service)?, &name(node)?).map_err(|_| SubjectError::Name)?;
         // Only the one spelling that this project writes: what is parsed is what was formatted.
         if parsed.token() == server { Ok(kind(parsed)) } else { Err(SubjectError::Name) }
+    }
+}
+
+/// A subject of a node's, with the node's name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterSubject {
+    /// Its heartbeats.
+    Presence(String),
+    /// The changes of its roster.
+    Roster(String),
+    /// What it is told itself.
+    Sync(String),
+}
+
+impl ClusterSubject {
+    /// Takes a subject apart that a message came on.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError`] where it is not one that [`Subject::presence`], [`Subject::roster`] or [`Subject::sync`] makes.
+    pub fn parse(subject: &str) -> Result<Self, SubjectError> {
+        let rest = subject.strip_prefix(CLUSTER).and_then(|rest| rest.strip_prefix('.')).ok_or(SubjectError::Shape)?;
+        let (kind, node) = rest.split_once('.').ok_or(SubjectError::Shape)?;
+        let kind = match kind {
+            "presence" => Self::Presence,
+            "roster" => Self::Roster,
+            "sync" => Self::Sync,
+            _ => return Err(SubjectError::Shape),
+        };
+        let name = token::unescape(node).filter(|name| !name.is_empty()).ok_or(SubjectError::Name)?;
+        // Only the one spelling that this project writes.
+        if token::escape(&name) == node { Ok(kind(name)) } else { Err(SubjectError::Name) }
     }
 }
 

@@ -7,6 +7,8 @@
 
 pub mod admission;
 pub mod budget;
+pub mod cluster;
+pub mod drain;
 pub mod egress;
 pub mod ingress;
 pub mod membership;

@@ -33,13 +33,17 @@ pub enum DropReason {
     BusDown,
     /// Bus: not published, the outgoing buffer is full.
     BusFull,
+    /// Bus: not published, it had waited for the broker for too long.
+    BusLate,
     /// Bus: published by another node, lost here because the subscription's buffer was full.
     BusLost,
+    /// Bus: published by a node that speaks the other dialect, whose packets nobody here could read.
+    Dialect,
 }
 
 impl DropReason {
     /// Every reason, in the order of the discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::QueuePackets,
         Self::QueueBytes,
         Self::Budget,
@@ -54,7 +58,9 @@ impl DropReason {
         Self::Stalled,
         Self::BusDown,
         Self::BusFull,
+        Self::BusLate,
         Self::BusLost,
+        Self::Dialect,
     ];
 
     /// The value of the metrics label `reason`. Stable: dashboards depend on it.
@@ -75,7 +81,9 @@ impl DropReason {
             Self::Stalled => "stalled",
             Self::BusDown => "bus_down",
             Self::BusFull => "bus_full",
+            Self::BusLate => "bus_late",
             Self::BusLost => "bus_lost",
+            Self::Dialect => "dialect",
         }
     }
 }
@@ -93,6 +101,6 @@ mod tests {
         }
         let labels: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
         assert_eq!(labels.len(), DropReason::ALL.len());
-        assert_eq!(DropReason::BusLost as usize, DropReason::ALL.len() - 1, "a new reason must be in ALL");
+        assert_eq!(DropReason::Dialect as usize, DropReason::ALL.len() - 1, "a new reason must be in ALL");
     }
 }

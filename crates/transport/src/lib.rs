@@ -110,6 +110,8 @@ pub struct RequestHead<'a> {
     pub origin: Option<&'a str>,
     /// `X-Forwarded-For`, if any: believed only from trusted proxies.
     pub forwarded_for: Option<&'a str>,
+    /// Whether the client understands [notices](roomcast_protocol::notice).
+    pub notices: bool,
     /// The peer's address.
     pub remote: SocketAddr,
 }

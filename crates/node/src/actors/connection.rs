@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roomcast_protocol::notice::Notice;
 use roomcast_protocol::{CloseCode, PacketBuffer};
 use roomcast_relay::{DropReason, Ingress, Verdict};
 use roomcast_supervision::{ChildSpec, Context, Failure, Flow, StartError, Worker};
@@ -143,6 +144,11 @@ impl<R: PacketReader> Reading<R> {
             };
             silence.heard();
             match incoming {
+                Ok(Incoming::Packet) if self.egress.takes_notices() && is_done(&buffer) => {
+                    // It has joined elsewhere and reads this connection to its end.
+                    self.egress.close(CloseCode::Done, "moved");
+                    return Ok(());
+                }
                 Ok(Incoming::Packet) => {
                     if let Some((code, reason)) =
                         relay_one(&mut self.ingress, &mut buffer, &self.room, &self.store, self.transport)
@@ -186,6 +192,11 @@ impl<R: PacketReader> Reading<R> {
         };
         self.egress.close(code, reason);
     }
+}
+
+/// Whether the client says that this was its last packet here.
+fn is_done(buffer: &PacketBuffer) -> bool {
+    Notice::parse(buffer.payload()) == Some(Notice::Done)
 }
 
 /// How long a connection has been silent.

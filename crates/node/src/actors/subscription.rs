@@ -29,6 +29,8 @@ impl Worker for Subscription {
 }
 
 async fn deliver(store: Arc<Store>, cell: Arc<RoomCell>) -> Result<(), Failure> {
+    // Before it is clear who else is there, a node of the other dialect could not be told apart.
+    store.presence.settled().await;
     let stream = Arc::clone(&cell.subscription);
     let mut stream = stream.lock().await;
     if stream.is_none() {
@@ -42,6 +44,10 @@ async fn deliver(store: Arc<Store>, cell: Arc<RoomCell>) -> Result<(), Failure> 
         let lost = stream.take_lost();
         if lost > 0 {
             store.metrics.dropped(DropReason::BusLost, lost);
+        }
+        if delivery.sender.is_some_and(|sender| store.presence.refuses(sender)) {
+            store.metrics.dropped(DropReason::Dialect, 1);
+            continue;
         }
         let Ok(header) = peek::peek(store.dialect, &delivery.payload) else {
             store.metrics.dropped(DropReason::Malformed, 1);

@@ -37,11 +37,16 @@ impl Worker for WebSocketListener {
 }
 
 async fn accept(store: Arc<Store>) -> Result<(), Failure> {
-    let Some(listener) = &store.sockets.websocket else { return Ok(()) };
     let acceptor = store.sockets.websocket_identity.as_ref().map(|identity| TlsAcceptor::from(identity.tls_config()));
     loop {
         let permit = Arc::clone(&store.handshakes).acquire_owned().await?;
-        match listener.accept().await {
+        // Looked at anew each time: a draining node has none any more, and the last one who holds it closes it.
+        let Some(listener) = store.sockets.websocket.load_full() else { return std::future::pending().await };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = store.drain.begun() => continue,
+        };
+        match accepted {
             // Nothing awaits between the accept and the spawn: a kill loses no client.
             Ok((socket, remote)) => {
                 let handshake = shake_hands(Arc::clone(&store), acceptor.clone(), socket, remote, permit);

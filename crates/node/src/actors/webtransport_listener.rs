@@ -37,6 +37,11 @@ async fn accept(store: Arc<Store>) -> Result<(), Failure> {
             // The endpoint was closed: the node is stopping.
             return std::future::pending().await;
         };
+        if store.is_draining() {
+            // Told at once: who is only not answered tries elsewhere seconds later.
+            incoming.refuse();
+            continue;
+        }
         // Nothing awaits between the accept and the spawn: a kill loses no client.
         store.tasks.spawn(shake_hands(Arc::clone(&store), incoming, permit));
     }

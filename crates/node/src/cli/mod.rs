@@ -34,6 +34,8 @@ Examples:
   roomcast tree                                       what runs, what was restarted and why
   roomcast top                                        rooms, rates, restarts, as they are now
   roomcast events --type crashed,restarted            as they happen
+  roomcast cluster                                    the nodes that this one sees, and what they carry
+  roomcast drain                                      send its clients elsewhere, then stop it
   roomcast kill rooms/standup/room                    nobody notices; needs chaos.enabled
 
 Those that ask a running node take --admin ADDR and --token-file FILE, and end with 0: done, 1: the node refused or has
@@ -44,8 +46,9 @@ no such thing, 2: not understood, 3: nobody answers. The node's admin address an
 enum Command {
     /// Run a node until Ctrl-C or SIGTERM.
     ///
-    /// Prints where clients connect, then the log. Ctrl-C or SIGTERM stops it in order and closes its clients with
-    /// 1001; a second one ends it at once. SIGHUP reads the configuration again.
+    /// Prints where clients connect, then the log. SIGTERM drains it: clients are sent elsewhere, spread over
+    /// timers.drain, then it stops; a second one hurries, a third ends it at once. Ctrl-C stops it in order without
+    /// waiting for anybody (1001), a second one ends it at once. SIGHUP reads the configuration again.
     Serve(Serve),
     /// Say whether a configuration file is good, without running anything.
     ///
@@ -149,11 +152,21 @@ async fn serve_until_signal(options: NodeOptions) -> ExitCode {
     if let Err(error) = write_out(&banner::banner(&node, config_file.as_deref())) {
         tracing::warn!(%error, "where to connect could not be printed");
     }
+    let mut terms = 0;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
+            _ = terminate.recv() => {
+                terms += 1;
+                if terms > 1 {
+                    break;
+                }
+                node.drain();
+                let window = node.settings().timers.drain;
+                tracing::info!(?window, connections = node.store().connections(), "draining; SIGTERM again to hurry");
+            }
             _ = interrupt.recv() => break,
             _ = hangup.recv() => node.reload(),
+            () = node.drained() => break,
             reason = node.ended() => {
                 tracing::error!(%reason, "the tree gave up");
                 node.stop().await;
@@ -161,6 +174,7 @@ async fn serve_until_signal(options: NodeOptions) -> ExitCode {
             }
         }
     }
+    node.hurry();
     tracing::info!("stopping; once more to end at once");
     tokio::select! {
         () = node.stop() => ExitCode::SUCCESS,

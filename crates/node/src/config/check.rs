@@ -5,6 +5,7 @@ use std::time::Duration;
 use roomcast_relay::Network;
 use roomcast_supervision::BackoffError;
 use tracing_subscriber::EnvFilter;
+use url::Url;
 
 use super::listen::{Tls, TlsMode};
 use super::settings::{AuthMode, BusKind, DialectName, Settings};
@@ -17,6 +18,7 @@ const MOST: usize = 10_000_000;
 const MOST_BYTES: usize = 1 << 44;
 /// Beyond this no supervisor would ever give up in its period.
 const MOST_RESTARTS: u32 = 1_000_000;
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// One value that is wrong.
@@ -57,6 +59,30 @@ fn path(key: &str) -> Vec<String> {
 
 struct Findings(Vec<Problem>);
 
+/// Whether a broker can be reached by this.
+fn broker_url(text: &str) -> Result<(), &'static str> {
+    let url = Url::parse(text).map_err(|_| "is no URL")?;
+    match url.scheme() {
+        "nats" | "tls" => {}
+        _ => return Err("is reached in another way than a broker"),
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err("names no host");
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err("has something after the port");
+    }
+    Ok(())
+}
+
+/// A URL without its password.
+fn shown(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
 impl Findings {
     fn add(&mut self, key: &str, reason: impl Into<String>) {
         self.0.push(Problem { key: path(key), with: Vec::new(), reason: reason.into(), nearest: None });
@@ -86,8 +112,20 @@ impl Findings {
         if node.dialect == DialectName::Sessions {
             self.add("node.dialect", "`sessions` is not served by this version; use `seed`");
         }
-        if bus.kind == BusKind::Nats {
-            self.add("bus.kind", "`nats` is not served by this version; use `local`");
+        if bus.kind == BusKind::Nats && bus.nats.urls.is_empty() {
+            self.contradiction(
+                "bus.nats.urls",
+                "bus.kind",
+                "names no broker; `nats` needs one, like nats://127.0.0.1:4222",
+            );
+        }
+        for url in &bus.nats.urls {
+            if let Err(reason) = broker_url(url) {
+                self.add(
+                    "bus.nats.urls",
+                    format!("`{}`: {reason}; write nats://HOST:PORT or tls://HOST:PORT", shown(url)),
+                );
+            }
         }
         if auth.mode == AuthMode::Token {
             self.add("auth.mode", "`token` is not served by this version; use `open`");
@@ -160,7 +198,8 @@ impl Findings {
             ("timers.drain", timers.drain, Duration::ZERO, HOUR),
             ("egress.max_delay", egress.max_delay, ms(10), HOUR),
             ("egress.slow_client", egress.slow_client, ms(100), HOUR),
-            ("presence.heartbeat", presence.heartbeat, ms(50), HOUR),
+            // The others do not believe in a longer one.
+            ("presence.heartbeat", presence.heartbeat, ms(50), MINUTE),
             ("presence.lost_after", presence.lost_after, ms(100), HOUR),
         ] {
             self.time(path(key), value, least, most);

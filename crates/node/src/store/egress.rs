@@ -3,11 +3,12 @@
 //! It belongs to the store, not to the connection's actor: senders hold it through fan-out tables, and when the actor
 //! dies the writer still owes the client a close frame.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use roomcast_protocol::{CloseCode, Packet, SessionId, UserId};
+use roomcast_protocol::notice::Notice;
+use roomcast_protocol::{Class, CloseCode, Packet, PacketBuffer, SessionId, Tag, UserId};
 use roomcast_relay::{Batch, DropReason, EgressQueue, Time};
 use roomcast_transport::PacketWriter;
 use tokio::sync::Notify;
@@ -31,6 +32,10 @@ pub struct Egress {
     session: SessionId,
     user: UserId,
     transport: Transport,
+    /// Whether its client understands notices.
+    notices: bool,
+    /// Whether it was told that the node is draining.
+    told: AtomicBool,
     /// Packets for this receiver that were dropped.
     drops: AtomicU64,
     store: Arc<Store>,
@@ -85,11 +90,19 @@ enum Next {
 }
 
 impl Egress {
-    pub(crate) fn new(session: SessionId, user: UserId, transport: Transport, store: &Arc<Store>) -> Arc<Self> {
+    pub(crate) fn new(
+        session: SessionId,
+        user: UserId,
+        transport: Transport,
+        notices: bool,
+        store: &Arc<Store>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             session,
             user,
             transport,
+            notices,
+            told: AtomicBool::new(false),
             drops: AtomicU64::new(0),
             store: Arc::clone(store),
             state: Mutex::new(State {
@@ -121,6 +134,18 @@ impl Egress {
     #[must_use]
     pub fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// Whether its client understands notices.
+    #[must_use]
+    pub fn takes_notices(&self) -> bool {
+        self.notices
+    }
+
+    /// Whether it was told that the node is draining.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// Packets and bytes that wait.
@@ -185,6 +210,22 @@ impl Egress {
     /// Ends the connection without a word: its peer is gone.
     pub(crate) fn hang_up(&self) {
         self.end(Closing::HangUp);
+    }
+
+    /// Tells the client, once, that the node is draining: one that understands notices joins elsewhere and then ends this
+    /// connection itself, any other is closed with 1001.
+    pub(crate) fn tell_to_leave(&self) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if self.notices {
+            let mut buffer = PacketBuffer::new();
+            buffer.extend(Notice::Leave.bytes());
+            let packet = buffer.seal(Tag { sender: SessionId(0), class: Class::Control, flow: 0 }, None);
+            self.push(&packet, self.store.clock.now(), &self.store.live());
+        } else {
+            self.close(CloseCode::Draining, "this node is draining; reconnect to another");
+        }
     }
 
     /// Has both halves of the connection look at the settings again.

@@ -24,9 +24,17 @@ fn bench(capacity: usize) -> Bench {
     settings.egress.coalesce = COALESCE;
     settings.listen.admin = None;
     let bus = Arc::new(roomcast_bus::local::Hub::new().join());
-    let parts = StoreParts { name: "bench".into(), settings, bus, sockets: Sockets::default(), token: None };
+    let parts = StoreParts {
+        name: "bench".into(),
+        settings,
+        sessions: Arc::default(),
+        bus,
+        settled: true,
+        sockets: Sockets::default(),
+        token: None,
+    };
     let store = Store::new(parts);
-    let egress = Egress::new(SessionId(1), UserId::parse("ann").unwrap(), Transport::WebSocket, &store);
+    let egress = Egress::new(SessionId(1), UserId::parse("ann").unwrap(), Transport::WebSocket, false, &store);
     let (_, writer, client) = memory::pair(capacity);
     tokio::spawn(Arc::clone(&egress).write_to(writer));
     Bench { store, egress, client }

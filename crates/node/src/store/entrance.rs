@@ -34,6 +34,8 @@ pub struct Candidate {
     room: RoomId,
     address: IpAddr,
     transport: Transport,
+    /// Whether it understands notices.
+    notices: bool,
 }
 
 /// What a candidate gets.
@@ -77,12 +79,12 @@ impl Store {
             refuse(status, error.to_string())
         })?;
         let address = client_ip(head.remote.ip(), head.forwarded_for, &live.trusted_proxies);
-        Ok(Candidate { user, room, address, transport })
+        Ok(Candidate { user, room, address, transport, notices: head.notices })
     }
 
     /// Finds a seat for a candidate.
     pub(crate) async fn seat(self: &Arc<Self>, candidate: Candidate) -> Welcome {
-        let Candidate { user, room, address, transport } = candidate;
+        let Candidate { user, room, address, transport, notices } = candidate;
         if self.is_draining() {
             return Welcome::Turned(CloseCode::Draining, "this node is draining; reconnect to another");
         }
@@ -90,7 +92,7 @@ impl Store {
             Ok(permit) => permit,
             Err(refused) => return turned(&room, refused),
         };
-        let egress = Egress::new(self.new_session(), user.clone(), transport, self);
+        let egress = Egress::new(self.new_session(), user.clone(), transport, notices, self);
         let within = self.live().timers.handshake;
         match Rooms::join(self, &room, &egress, within).await {
             Ok(seat) => Welcome::Seated(Box::new(Seated { user, seat, permit, egress })),

@@ -112,6 +112,40 @@ pub enum NodeEvent {
     },
     /// The node is on its way out.
     Draining,
+    /// Another node was heard first.
+    NodeSeen {
+        /// Its name.
+        node: Text,
+    },
+    /// Another node ended in order.
+    NodeLeft {
+        /// Its name.
+        node: Text,
+    },
+    /// Another node fell silent for too long.
+    NodeLost {
+        /// Its name.
+        node: Text,
+        /// How many members it had.
+        members: usize,
+    },
+    /// Another node sends its clients elsewhere.
+    NodeDraining {
+        /// Its name.
+        node: Text,
+    },
+    /// Two nodes that live have one name.
+    NameTaken {
+        /// The name.
+        node: Text,
+        /// Whether it is this node's.
+        own: bool,
+    },
+    /// A node speaks the other dialect.
+    OtherDialect {
+        /// Its name.
+        node: Text,
+    },
 }
 
 /// What became of a reload. Published by the configuration actor, whoever asked for it.
@@ -201,7 +235,7 @@ impl<T: fmt::Display> FromIterator<T> for Texts {
 
 impl NodeEvent {
     /// All types, as they are serialized and asked for.
-    pub const TYPES: [&str; 13] = [
+    pub const TYPES: [&str; 19] = [
         "crashed",
         "restarted",
         "start_failed",
@@ -215,6 +249,12 @@ impl NodeEvent {
         "room_begun",
         "room_ended",
         "draining",
+        "node_seen",
+        "node_left",
+        "node_lost",
+        "node_draining",
+        "name_taken",
+        "other_dialect",
     ];
 
     /// Its type.
@@ -234,6 +274,12 @@ impl NodeEvent {
             Self::RoomBegun { .. } => "room_begun",
             Self::RoomEnded { .. } => "room_ended",
             Self::Draining => "draining",
+            Self::NodeSeen { .. } => "node_seen",
+            Self::NodeLeft { .. } => "node_left",
+            Self::NodeLost { .. } => "node_lost",
+            Self::NodeDraining { .. } => "node_draining",
+            Self::NameTaken { .. } => "name_taken",
+            Self::OtherDialect { .. } => "other_dialect",
         }
     }
 }

@@ -161,6 +161,18 @@ fn events_are_written_as_documented_and_each_type_is_listed() {
             json!({"type": "room_ended", "room": "a", "why": "empty"}),
         ),
         (NodeEvent::Draining, json!({"type": "draining"})),
+        (NodeEvent::NodeSeen { node: Text::new("b") }, json!({"type": "node_seen", "node": "b"})),
+        (NodeEvent::NodeLeft { node: Text::new("b") }, json!({"type": "node_left", "node": "b"})),
+        (
+            NodeEvent::NodeLost { node: Text::new("b"), members: 7 },
+            json!({"type": "node_lost", "node": "b", "members": 7}),
+        ),
+        (NodeEvent::NodeDraining { node: Text::new("b") }, json!({"type": "node_draining", "node": "b"})),
+        (
+            NodeEvent::NameTaken { node: Text::new("b"), own: true },
+            json!({"type": "name_taken", "node": "b", "own": true}),
+        ),
+        (NodeEvent::OtherDialect { node: Text::new("b") }, json!({"type": "other_dialect", "node": "b"})),
     ];
     let mut types = Vec::new();
     for (event, expected) in all {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use roomcast_relay::cluster::PresenceSettings;
 use roomcast_relay::{AdmissionLimits, EgressLimits, IngressLimits, Network};
 
 use crate::config::{LimitSettings, Settings, TimerSettings};
@@ -27,6 +28,8 @@ pub struct Live {
     pub slow_client: Duration,
     /// Browsers' origins that may connect; empty: any.
     pub origins: Vec<String>,
+    /// How nodes see each other.
+    pub presence: PresenceSettings,
     /// Whether faults may be injected.
     pub chaos: bool,
 }
@@ -58,6 +61,10 @@ impl From<&Settings> for Live {
             coalesce: settings.egress.coalesce,
             slow_client: settings.egress.slow_client,
             origins: settings.auth.origins.clone(),
+            presence: PresenceSettings {
+                heartbeat: settings.presence.heartbeat,
+                lost_after: settings.presence.lost_after,
+            },
             chaos: settings.chaos.enabled,
         }
     }

@@ -5,14 +5,17 @@
 //! one stood. Nothing here decides: `relay` does.
 
 mod clock;
+mod drain;
 mod egress;
 mod entrance;
 mod events;
 mod intake;
 mod live;
+mod presence;
 mod rooms;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -30,12 +33,14 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 pub use clock::Clock;
+pub(crate) use drain::Drain;
 pub use egress::Egress;
 pub use entrance::{Candidate, Permit, Seated, Welcome};
 pub use events::{
     EVENTS_KEPT, EventId, EventIdError, Events, Member, Next, NodeEvent, Recorded, Reload, Subscriber, Text, Texts,
 };
 pub use live::Live;
+pub(crate) use presence::Presence;
 pub use rooms::{FanOutTable, JoinError, RoomCell, Rooms, Seat};
 
 use crate::actors::config::Message as ConfigMessage;
@@ -50,8 +55,8 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// Sockets and certificates: bound once at start; only a changed configuration would bind anew.
 #[derive(Default)]
 pub struct Sockets {
-    /// Where WebSocket clients connect.
-    pub websocket: Option<TcpListener>,
+    /// Where WebSocket clients connect; none any more once the node drains, so that they are refused at once.
+    pub websocket: ArcSwapOption<TcpListener>,
     /// The certificate of `websocket`, where it is secured.
     pub websocket_identity: Option<Arc<ServerIdentity>>,
     /// Where WebTransport clients connect.
@@ -60,6 +65,8 @@ pub struct Sockets {
     pub webtransport_identity: Option<Arc<ServerIdentity>>,
     /// Where the operator connects.
     pub admin: Option<TcpListener>,
+    /// Where they were bound.
+    pub addresses: Addresses,
 }
 
 /// What the node is, and what its actors share.
@@ -76,6 +83,8 @@ pub struct Store {
     pub budget: Budget,
     /// The way to other nodes.
     pub bus: Arc<dyn Bus>,
+    /// What this node tells the others, and what it knows of them.
+    pub(crate) presence: Presence,
     /// Sockets and certificates.
     pub sockets: Sockets,
     /// The rooms.
@@ -103,10 +112,11 @@ pub struct Store {
     waiting: ArcSwap<Vec<Change>>,
     /// The file's content that was read last, whatever came of it; `None` before the first look.
     judged: ArcSwapOption<Content>,
-    next_session: AtomicU64,
+    sessions: Arc<Sessions>,
     connections: AtomicUsize,
     per_address: std::sync::Mutex<PerAddress>,
-    draining: AtomicBool,
+    /// The node's way out.
+    pub(crate) drain: Drain,
     bus_reached: AtomicBool,
     /// What became of WebTransport streams, on all connections.
     stream_counts: Arc<webtransport::Counters>,
@@ -119,8 +129,12 @@ pub struct StoreParts {
     pub name: String,
     /// The settings, checked.
     pub settings: Settings,
+    /// The numbers of its sessions.
+    pub sessions: Arc<Sessions>,
     /// The way to other nodes.
     pub bus: Arc<dyn Bus>,
+    /// Whether nobody can be there yet whose packets must not pass: then rooms are shared from the beginning.
+    pub settled: bool,
     /// Sockets, bound.
     pub sockets: Sockets,
     /// The admin token and its file.
@@ -131,13 +145,14 @@ impl Store {
     /// Makes an empty store.
     #[must_use]
     pub fn new(parts: StoreParts) -> Arc<Self> {
-        let StoreParts { name, settings, bus, sockets, token } = parts;
+        let StoreParts { name, settings, sessions, bus, settled, sockets, token } = parts;
         let dialect = Dialect::from(settings.node.dialect);
         let live = Live::from(&settings);
         let dialect_name = if dialect == Dialect::Seed { "seed" } else { "sessions" };
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), dialect_name);
         metrics.config_generation.set(1.0);
         let policies = crate::policy::policies(&settings);
+        let presence = Presence::new(presence::own_node(&name, dialect, &settings, &sockets), settled);
         Arc::new(Self {
             name,
             dialect,
@@ -145,6 +160,7 @@ impl Store {
             metrics,
             budget: Budget::new(settings.limits.max_buffered_bytes),
             bus,
+            presence,
             sockets,
             rooms: Rooms::default(),
             events: Arc::default(),
@@ -160,10 +176,10 @@ impl Store {
             generation: AtomicU64::new(1),
             waiting: ArcSwap::default(),
             judged: ArcSwapOption::empty(),
-            next_session: AtomicU64::new(first_session()),
+            sessions,
             connections: AtomicUsize::new(0),
             per_address: std::sync::Mutex::default(),
-            draining: AtomicBool::new(false),
+            drain: Drain::default(),
             bus_reached: AtomicBool::new(false),
             stream_counts: Arc::default(),
             tree: OnceLock::new(),
@@ -230,7 +246,7 @@ impl Store {
 
     /// A number that no other session has.
     pub(crate) fn new_session(&self) -> SessionId {
-        SessionId(self.next_session.fetch_add(1, Ordering::Relaxed))
+        self.sessions.next()
     }
 
     /// Open connections.
@@ -261,11 +277,14 @@ impl Store {
     /// Whether the node is on its way out.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+        self.drain.is_begun()
     }
 
+    /// From now on the node is not ready, and its listeners accept nobody.
     pub(crate) fn begin_draining(&self) {
-        if !self.draining.swap(true, Ordering::Relaxed) {
+        if self.drain.begin(self.clock.now()) {
+            // What the kernel has accepted for it and nobody has greeted is reset, and tries elsewhere.
+            self.sockets.websocket.store(None);
             self.events.publish(NodeEvent::Draining);
         }
     }
@@ -296,6 +315,13 @@ impl Store {
         let actors = self.tree().map(Tree::snapshot).unwrap_or_default();
         metrics.mailbox_depth.set(actors.iter().map(|entry| entry.depth).sum::<usize>() as f64);
         metrics.actors_are(self.tree().map(Tree::count_by_state).into_iter().flatten());
+        let counts = self.bus.take_counts();
+        metrics.dropped(DropReason::BusFull, counts.dropped_full);
+        metrics.dropped(DropReason::BusLate, counts.dropped_late);
+        metrics.dropped(DropReason::BusDown, counts.dropped_down);
+        metrics.bus_connections.increment(counts.connections);
+        metrics.bus_slow.increment(counts.slow);
+        self.presence.collect(metrics);
         let streams = self.stream_counts.take();
         metrics.dropped(DropReason::Stalled, streams.stalled + streams.overdue + streams.memory);
         for (reason, count) in [
@@ -336,6 +362,8 @@ impl Store {
             endpoint.close(0_u32.into(), b"");
             let _ = tokio::time::timeout(LAST_WORDS, endpoint.wait_idle()).await;
         }
+        // What it says last, where it can still be heard.
+        self.presence.leave(self);
         self.bus.close().await;
         self.rooms.forget_all();
     }
@@ -350,19 +378,6 @@ pub struct Addresses {
     pub webtransport: Option<SocketAddr>,
     /// Of the admin listener.
     pub admin: Option<SocketAddr>,
-}
-
-impl Sockets {
-    /// Where they are bound.
-    #[must_use]
-    pub fn addresses(&self) -> Addresses {
-        let tcp = |listener: &Option<TcpListener>| listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        Addresses {
-            websocket: tcp(&self.websocket),
-            webtransport: self.webtransport.as_ref().and_then(|endpoint| endpoint.local_addr().ok()),
-            admin: tcp(&self.admin),
-        }
-    }
 }
 
 impl Transport {
@@ -381,14 +396,45 @@ pub(crate) fn webtransport_options(settings: &Settings) -> webtransport::Options
     }
 }
 
-/// Sessions are numbered from a random start, so that nodes that share a bus do not collide, and stay below 2^53,
+/// The numbers of a node's sessions: from a random start, so that nodes that share a bus do not collide, and below 2^53,
 /// which JavaScript holds exactly: 2^30 starts, 2^22 sessions apart.
-fn first_session() -> u64 {
-    let mut random = [0; 4];
+pub struct Sessions {
+    first: u64,
+    next: AtomicU64,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        let first = ((random() & ((1 << 30) - 1)) << 22) + 1;
+        Self { first, next: AtomicU64::new(first) }
+    }
+}
+
+impl Sessions {
+    fn next(&self) -> SessionId {
+        SessionId(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether a session is one of this node's, past ones included.
+    #[must_use]
+    pub fn is_own(&self, session: SessionId) -> bool {
+        self.used().contains(&session.0)
+    }
+
+    /// The numbers that were given out.
+    #[must_use]
+    pub fn used(&self) -> Range<u64> {
+        self.first..self.next.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that another node does not have.
+pub(crate) fn random() -> u64 {
+    let mut random = [0; 8];
     // Without randomness from the system, the time is different enough between two starts.
     if getrandom::fill(&mut random).is_err() {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        random = now.subsec_nanos().to_le_bytes();
+        random = u64::from(now.subsec_nanos()).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     }
-    ((u64::from(u32::from_le_bytes(random)) & ((1 << 30) - 1)) << 22) + 1
+    u64::from_le_bytes(random)
 }

@@ -7,13 +7,14 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use roomcast_bus::Subscription;
 use roomcast_protocol::{CloseCode, Packet, RoomId, SessionId};
+use roomcast_relay::cluster::{RosterEntry, Via};
 use roomcast_relay::membership::EnterError;
 use roomcast_relay::{DropReason, Membership, Refused};
 use roomcast_supervision::Slot;
@@ -23,6 +24,7 @@ use tokio::time::timeout;
 use super::egress::Egress;
 use super::{Live, Member, NodeEvent, Store};
 use crate::actors::room;
+use crate::metrics::Transport;
 
 /// Why a session could not be seated.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -191,12 +193,28 @@ impl RoomCell {
         let revision = self.lock().enter(egress.session(), Arc::clone(egress), max_members)?;
         self.store.rooms.members.fetch_add(1, Ordering::Relaxed);
         self.store.events.publish(NodeEvent::Join(self.member(egress)));
+        self.store.presence.joined(self.roster_entry(egress));
         Ok((Seat { cell: Arc::clone(self), session: egress.session() }, revision))
     }
 
     fn member(&self, egress: &Egress) -> Member {
         let (user, session, transport) = (egress.user().clone(), egress.session(), egress.transport());
         Member { room: self.id.clone(), user, session, transport }
+    }
+
+    /// What the other nodes are told of a member.
+    fn roster_entry(&self, egress: &Egress) -> RosterEntry {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        RosterEntry {
+            session: egress.session(),
+            user: egress.user().clone(),
+            room: self.id.clone(),
+            via: match egress.transport() {
+                Transport::WebSocket => Via::WebSocket,
+                Transport::WebTransport => Via::WebTransport,
+            },
+            joined_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Membership<Arc<Egress>>> {
@@ -227,6 +245,7 @@ impl Drop for Seat {
         };
         if let Some(egress) = left {
             self.cell.store.events.publish(NodeEvent::Leave(self.cell.member(&egress)));
+            self.cell.store.presence.left(self.session);
             self.cell.store.rooms.members.fetch_sub(1, Ordering::Relaxed);
             // Lost when the actor is between two incarnations: the next one starts from the newest revision.
             let _ = self.cell.actor.send(room::Message::Changed);

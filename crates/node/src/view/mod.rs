@@ -1,6 +1,7 @@
 //! What the admin port says of a running node, as types: the server writes them, the command line reads them. And the
 //! tree as people read it. Nothing here asks a node anything.
 
+mod cluster;
 mod text;
 mod tree;
 
@@ -148,6 +149,92 @@ pub struct MemberView {
     pub drops: u64,
 }
 
+/// What `GET /cluster` says: the nodes as one of them sees them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Whose view it is.
+    pub seen_by: String,
+    /// The bus's state: `connecting`, `up`, `down` or `closed`. Unless it is `up`, the view is old.
+    pub bus: String,
+    /// The broker that this node is connected to, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broker: Option<String>,
+    /// Whether this node has heard who else is there; until then it shares no rooms.
+    pub settled: bool,
+    /// The nodes, by name; this one included.
+    pub nodes: Vec<PeerView>,
+    /// Rooms of all nodes whose packets are shared with this one, each counted once.
+    pub rooms: usize,
+    /// Members of these rooms.
+    pub members: usize,
+    /// What two nodes that know the same members both say, in hexadecimal.
+    pub digest: String,
+}
+
+/// One node, as another sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its name.
+    pub name: String,
+    /// Its run's number, in hexadecimal: another after each start.
+    pub instance: String,
+    /// Whether it is the one that was asked.
+    pub own: bool,
+    /// `starting`, `up`, `draining`, `silent` or `refused` (it speaks the other dialect).
+    pub state: String,
+    /// What an operator must do something about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Its version.
+    pub version: String,
+    /// Where it runs.
+    pub region: String,
+    /// Which numbering it speaks.
+    pub dialect: String,
+    /// When it was heard last, in milliseconds before the answer; 0 for the one that was asked.
+    pub heard_ms: u64,
+    /// When it started.
+    pub started: String,
+    /// Where clients reach it, as it says.
+    pub listeners: Vec<String>,
+    /// Its open connections.
+    pub connections: u64,
+    /// Its rooms.
+    pub rooms: u64,
+    /// Their members, as it says.
+    pub members: u64,
+    /// The members of it that are known here.
+    pub known: u64,
+    /// Whether all that it said of its members has arrived.
+    pub complete: bool,
+}
+
+/// What `GET /cluster?room=NAME` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterRoomView {
+    /// The room.
+    pub room: String,
+    /// Whose view it is.
+    pub seen_by: String,
+    /// Who is in it, by node and session.
+    pub members: Vec<ClusterMemberView>,
+}
+
+/// One member of a room, on whichever node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterMemberView {
+    /// The identity that it joined with.
+    pub user: String,
+    /// The connection's number.
+    pub session: u64,
+    /// The node that it is connected to.
+    pub node: String,
+    /// How.
+    pub transport: String,
+    /// When it joined, by that node's clock.
+    pub joined: String,
+}
+
 /// What every refusal says.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -162,6 +249,19 @@ pub struct KillView {
     pub hit: usize,
     /// Their paths: the first hundred of those that ran just before.
     pub paths: Vec<String>,
+}
+
+/// What `POST /drain` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DrainView {
+    /// Connections that are still open.
+    pub connections: usize,
+    /// Over how many milliseconds clients are sent away, from its beginning.
+    pub window_ms: u64,
+    /// Milliseconds since it began.
+    pub since_ms: u64,
+    /// Whether nobody is waited for.
+    pub hurry: bool,
 }
 
 /// What `POST /rooms/{id}/end` says.

@@ -93,7 +93,7 @@ const TYPES: [Broken; 23] = [
     ("[supervision.bus]\nbackoff = { initial = \"1s\" }\n", 2, "supervision.bus.backoff", "missing field `factor`"),
 ];
 
-const RANGES: [Broken; 26] = [
+const RANGES: [Broken; 30] = [
     ("[node]\nname = \"\"\n", 2, "node.name", "1 to 64 characters"),
     ("[node]\nregion = \"a b\"\n", 2, "node.region", "1 to 64 characters"),
     ("[limits]\nmax_rooms = 0\n", 2, "limits.max_rooms", "at least 1"),
@@ -106,7 +106,7 @@ const RANGES: [Broken; 26] = [
     ("[egress]\nmax_delay = \"0s\"\n", 2, "egress.max_delay", "from 10ms to 1h"),
     ("[timers]\nhandshake = \"2h\"\n", 2, "timers.handshake", "from 100ms to 1h"),
     ("[timers]\nping = \"584000000000years\"\n", 2, "timers.ping", "from 100ms to 1h"),
-    ("[presence]\nheartbeat = \"1ms\"\n", 2, "presence.heartbeat", "from 50ms to 1h"),
+    ("[presence]\nheartbeat = \"1ms\"\n", 2, "presence.heartbeat", "from 50ms to 1m"),
     ("[supervision.bus]\nperiod = \"0s\"\n", 2, "supervision.bus.period", "from 1ms to 1day"),
     ("[supervision.bus]\nshutdown = \"1day\"\n", 2, "supervision.bus.shutdown", "from 0s to 1h"),
     ("[supervision.bus]\nintensity = 4000000000\n", 2, "supervision.bus.intensity", "at most 1000000"),
@@ -137,7 +137,11 @@ const RANGES: [Broken; 26] = [
     ("[telemetry]\nlog = \"a=b=c\"\n", 2, "telemetry.log", "is no filter"),
     ("[telemetry]\nlog = \"inof\"\n", 2, "telemetry.log", "did you mean `info`?"),
     ("[node]\ndialect = \"sessions\"\n", 2, "node.dialect", "not served by this version"),
-    ("[bus]\nkind = \"nats\"\n", 2, "bus.kind", "not served by this version"),
+    ("[bus.nats]\nurls = [\"localhost:4222\"]\n", 2, "bus.nats.urls", "write nats://HOST:PORT"),
+    ("[bus.nats]\nurls = [\"nats://\"]\n", 2, "bus.nats.urls", "write nats://HOST:PORT"),
+    ("[bus.nats]\nurls = [\"http://user:secret@b\"]\n", 2, "bus.nats.urls", "`http://…@b`"),
+    ("[bus.nats]\nurls = [\"nats://a,nats://b\"]\n", 2, "bus.nats.urls", "write nats://HOST:PORT"),
+    ("[presence]\nheartbeat = \"2m\"\nlost_after = \"10m\"\n", 2, "presence.heartbeat", "from 50ms to 1m"),
     ("[auth]\nmode = \"token\"\n", 2, "auth.mode", "not served by this version"),
     ("[listen.webtransport]\ntls = \"off\"\n", 2, "listen.webtransport.tls", "always encrypted"),
 ];

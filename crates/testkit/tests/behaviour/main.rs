@@ -4,6 +4,7 @@
 mod admin;
 mod asking;
 mod calls;
+mod cluster;
 mod crashes;
 mod events;
 mod hostile;

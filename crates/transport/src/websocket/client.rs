@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -78,14 +78,32 @@ pub async fn connect(
     trust: &ClientTrust,
     timeout: Duration,
 ) -> Result<(ClientReader, ClientWriter), ConnectError> {
+    connect_with(url, trust, timeout, HeaderMap::new()).await
+}
+
+/// The same with headers (such as `Origin`) of one's own.
+///
+/// # Errors
+///
+/// Those of [`connect`].
+pub async fn connect_with(
+    url: &Url,
+    trust: &ClientTrust,
+    timeout: Duration,
+    headers: HeaderMap,
+) -> Result<(ClientReader, ClientWriter), ConnectError> {
     // Boxed, so that the caller's task does not keep room for the handshake.
-    match tokio::time::timeout(timeout, Box::pin(connect_untimed(url, trust))).await {
+    match tokio::time::timeout(timeout, Box::pin(connect_untimed(url, trust, headers))).await {
         Ok(connected) => connected,
         Err(_) => Err(ConnectError::Timeout),
     }
 }
 
-async fn connect_untimed(url: &Url, trust: &ClientTrust) -> Result<(ClientReader, ClientWriter), ConnectError> {
+async fn connect_untimed(
+    url: &Url,
+    trust: &ClientTrust,
+    headers: HeaderMap,
+) -> Result<(ClientReader, ClientWriter), ConnectError> {
     let secure = match url.scheme() {
         "ws" => false,
         "wss" => true,
@@ -112,15 +130,20 @@ async fn connect_untimed(url: &Url, trust: &ClientTrust) -> Result<(ClientReader
         Stream::Plain(socket)
     };
     stream.tune().map_err(ConnectError::Network)?;
-    let (stream, ahead) = ask(stream, url).await?;
+    let (stream, ahead) = ask(stream, url, headers).await?;
     let (read, write) = stream.split();
     Ok((Reader::new(read, Side::Client, &ahead, Arc::new(Bounds::default())), ClientWriter::new(write)))
 }
 
 /// Asks for the upgrade. Returns the stream behind it, and the bytes that were read too far.
-async fn ask<I: AsyncRead + AsyncWrite + Unpin>(io: I, url: &Url) -> Result<(I, Bytes), ConnectError> {
+async fn ask<I: AsyncRead + AsyncWrite + Unpin>(
+    io: I,
+    url: &Url,
+    headers: HeaderMap,
+) -> Result<(I, Bytes), ConnectError> {
     let key = fastwebsockets::handshake::generate_key();
-    let request = request(url, &key)?;
+    let mut request = request(url, &key)?;
+    request.headers_mut().extend(headers);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(|error| network(&error))?;
     let answer = async move {

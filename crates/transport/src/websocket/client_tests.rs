@@ -27,7 +27,7 @@ async fn asked(answer: &'static str) -> (String, Result<Bytes, ConnectError>) {
         request
     });
     let url = Url::parse("ws://router.test:8080/lobby/al%20ice/standup?token=a.b#part").unwrap();
-    let result = ask(client, &url).await.map(|(_, ahead)| ahead);
+    let result = ask(client, &url, HeaderMap::new()).await.map(|(_, ahead)| ahead);
     (serving.await.unwrap(), result)
 }
 

@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-pub use client::{ClientReader, ClientWriter, ConnectError, connect};
+pub use client::{ClientReader, ClientWriter, ConnectError, connect, connect_with};
 pub use reader::Reader;
 pub use stream::{ReadSide, Stream, WriteSide};
 pub use writer::Writer;

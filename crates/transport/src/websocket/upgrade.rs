@@ -31,6 +31,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::{Builder, Parts};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use roomcast_protocol::notice;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -166,6 +167,7 @@ impl<F, E, U> Desk<F, E, U> {
             target: request.uri().path_and_query().map_or("", |target| target.as_str()),
             origin: single(headers, &header::ORIGIN)?,
             forwarded_for: forwarded_for.as_deref(),
+            notices: headers.get(notice::HEADER).is_some_and(|value| value == notice::VERSION),
             remote: self.remote,
         };
         let Some((decide, enter)) = self.steps.take() else {

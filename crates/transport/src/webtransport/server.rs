@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use roomcast_protocol::notice;
 use web_transport_quinn::{Request, ServerError};
 
 use super::{Options, Reader, Shared, Writer};
@@ -146,6 +147,7 @@ async fn handshake<T, U, N: Future<Output = U> + Send>(
             target: &target,
             origin: header("origin"),
             forwarded_for: header("x-forwarded-for"),
+            notices: header(notice::HEADER) == Some(notice::VERSION),
             remote,
         })
     };

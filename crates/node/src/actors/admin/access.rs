@@ -20,7 +20,7 @@ use super::{Shared, say};
 /// The answer to a request that may not.
 #[allow(clippy::result_large_err)] // the answer is on its way out, once a request
 pub(super) fn may_look(shared: &Shared, headers: &HeaderMap) -> Result<(), Response> {
-    let bound = shared.store.sockets.addresses().admin;
+    let bound = shared.store.sockets.addresses.admin;
     let local = bound.is_some_and(|address| address.ip().is_loopback());
     if (local && asked_locally(headers)) || has_token(token(shared), headers) {
         return Ok(());

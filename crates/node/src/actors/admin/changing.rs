@@ -1,4 +1,4 @@
-//! Calls that change something: reload, end a room, faults on purpose. All need the token; nothing is decided here.
+//! Calls that change something: reload, drain, end a room, faults on purpose. All need the token; nothing is decided here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::looking::{discreet, find};
 use super::{Shared, say};
 use crate::actors::config::Message as ConfigMessage;
 use crate::config::Verdict;
-use crate::view::{EndView, KillView};
+use crate::view::{DrainView, EndView, KillView};
 
 /// The longest stall that may be asked for.
 const MAX_STALL: Duration = Duration::from_secs(60);
@@ -49,6 +49,40 @@ pub(super) async fn reload(State(shared): State<Shared>, headers: HeaderMap) -> 
         sleep(RETRY).await;
     }
     say(StatusCode::SERVICE_UNAVAILABLE, "the configuration actor does not answer; look at it with `roomcast tree`")
+}
+
+/// `POST /drain?hurry=true`: begins, once; asked again it says how far it is. A hurry ends it.
+pub(super) async fn drain(
+    State(shared): State<Shared>,
+    Query(asked): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    if let Err(refused) = may_change(&shared, &headers) {
+        return refused;
+    }
+    let hurry = match asked.get("hurry").map(String::as_str) {
+        None | Some("false") => false,
+        Some("true" | "") => true,
+        Some(_) => return say(StatusCode::BAD_REQUEST, "`hurry` is true or false"),
+    };
+    let store = &shared.store;
+    let (connections, window) = (store.connections(), store.live().timers.drain);
+    if !store.is_draining() {
+        tracing::info!(connections, ?window, "the operator drains this node");
+    }
+    store.begin_draining();
+    if hurry {
+        // Who asked is answered before the node is gone.
+        let store = std::sync::Arc::clone(store);
+        shared.store.tasks.spawn(async move {
+            sleep(OWN_TURN).await;
+            store.drain.hurry();
+        });
+    }
+    let since = store.drain.since().map(|since| store.clock.now().since(since)).unwrap_or_default();
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let view = DrainView { connections, window_ms: milliseconds(window), since_ms: milliseconds(since), hurry };
+    Json(view).into_response()
 }
 
 /// `POST /rooms/{id}/end`

@@ -158,7 +158,15 @@ mod tests {
     fn store() -> Arc<Store> {
         let bus = Arc::new(roomcast_bus::local::Hub::new().join());
         let settings = Settings::default();
-        Store::new(StoreParts { name: "n".into(), settings, bus, sockets: Sockets::default(), token: None })
+        Store::new(StoreParts {
+            name: "n".into(),
+            settings,
+            sessions: Arc::default(),
+            bus,
+            settled: true,
+            sockets: Sockets::default(),
+            token: None,
+        })
     }
 
     fn feed(store: &Arc<Store>, types: Option<&str>) -> Feed {

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use super::access::may_look;
 use super::{Shared, say};
 use crate::store::{RoomCell, Store};
-use crate::view::{self, ActorView, MemberView, NodeView, RoomDetail, RoomView, RoomsView, TreeOptions};
+use crate::view::{
+    self, ActorView, ClusterRoomView, ClusterView, MemberView, NodeView, RoomDetail, RoomView, RoomsView, TreeOptions,
+};
 
 /// Rooms in an answer that asks for no number.
 const ROOMS: usize = 100;
@@ -43,6 +45,8 @@ fn ready(store: &Store) -> (StatusCode, &'static str) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining")
     } else if !store.bus_reached() {
         (StatusCode::SERVICE_UNAVAILABLE, "the bus was not reached yet")
+    } else if !store.presence.is_settled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "hearing who else is there")
     } else if *store.bus.state().borrow() == roomcast_bus::BusState::Up {
         (StatusCode::OK, "ready")
     } else {
@@ -173,6 +177,27 @@ fn room_view(cell: &RoomCell) -> RoomView {
         queued_packets,
         queued_bytes,
     }
+}
+
+/// `GET /cluster?room=NAME`
+pub(super) async fn cluster(State(shared): State<Shared>, Query(asked): Asked, headers: HeaderMap) -> Response {
+    if let Err(refused) = may_look(&shared, &headers) {
+        return refused;
+    }
+    let room = match asked.get("room").map(|room| RoomId::parse(room)) {
+        None => None,
+        Some(Ok(room)) => Some(room),
+        Some(Err(error)) => return say(StatusCode::BAD_REQUEST, &format!("`room`: {error}")),
+    };
+    // A million members are some milliseconds of work, which no packet should wait for.
+    let shown = tokio::task::spawn_blocking(move || {
+        let store = &shared.store;
+        match room {
+            Some(room) => Json(ClusterRoomView::new(store, &room)).into_response(),
+            None => Json(ClusterView::new(store)).into_response(),
+        }
+    });
+    shown.await.unwrap_or_else(|_| say(StatusCode::INTERNAL_SERVER_ERROR, "the cluster could not be shown"))
 }
 
 /// `GET /config`

@@ -202,7 +202,7 @@ async fn converse(socket: TcpStream, service: TowerToHyperService<Router>, line:
 }
 
 /// Every path that is answered, and what for.
-const ROUTES: [(&str, &str); 14] = [
+const ROUTES: [(&str, &str); 16] = [
     ("GET /", "this list"),
     ("GET /metrics", "every figure, for Prometheus; docs/metrics.md explains them"),
     ("GET /healthz", "the process answers"),
@@ -211,9 +211,11 @@ const ROUTES: [(&str, &str); 14] = [
     ("GET /tree", "the actors; ?format=text, ?under=PATH, ?limit=N"),
     ("GET /rooms", "the rooms with most members; ?limit=N"),
     ("GET /rooms/{id}", "who is in a room, and what waits for them"),
+    ("GET /cluster", "the nodes that this one sees, and what they carry; ?room=NAME: who is in a room, on which node"),
     ("GET /config", "the settings in force, and what waits for a restart"),
     ("GET /events", "server-sent events; ?type=crashed,restarted,… and Last-Event-ID or ?after=ID"),
     ("POST /reload", "read the configuration again"),
+    ("POST /drain", "send clients elsewhere over timers.drain, then stop; ?hurry=true waits for nobody"),
     ("POST /rooms/{id}/end", "close a room's members with 1000"),
     ("POST /actors/{path}/kill", "?fault=kill|panic|stall&for=500ms; PATH may hold *; needs chaos.enabled"),
     ("", "changing calls need the token, as `Authorization: Bearer …`; so does looking inside from another machine"),
@@ -229,9 +231,11 @@ fn router(shared: Shared) -> Router {
         .route("/tree", get(looking::tree))
         .route("/rooms", get(looking::rooms))
         .route("/rooms/{id}", get(looking::room))
+        .route("/cluster", get(looking::cluster))
         .route("/config", get(looking::config))
         .route("/events", get(following::events))
         .route("/reload", post(changing::reload))
+        .route("/drain", post(changing::drain))
         .route("/rooms/{id}/end", post(changing::end_room))
         .route("/actors/{*path}", post(changing::kill))
         .fallback(unknown)

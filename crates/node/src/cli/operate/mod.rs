@@ -4,6 +4,8 @@
 //! What is printed lives in `print`, `follow` and `top`; the HTTP client in `client`.
 
 mod client;
+mod cluster;
+mod drain;
 mod follow;
 mod print;
 mod top;
@@ -45,6 +47,18 @@ pub(super) enum Command {
     Events(Events),
     /// Have the configuration file read again, and say what changed, what waits for a restart, or why it was refused.
     Reload(Reload),
+    /// Show the nodes that this one sees on the bus and what they carry, or who is in a room and on which node.
+    ///
+    /// It is one node's view: ask another to see what that one sees. Members on servers of other kinds are not known.
+    #[command(after_help = "Examples:\n  roomcast cluster\n  roomcast cluster standup\n  \
+        roomcast cluster --json | jq '.nodes[] | select(.state != \"up\")'")]
+    Cluster(Cluster),
+    /// Drain a node: no new clients, those there are sent elsewhere over timers.drain, then it stops.
+    ///
+    /// Tells how far it is until the node is gone.
+    #[command(after_help = "Examples:\n  roomcast drain\n  roomcast drain --hurry      everybody at once\n  \
+        roomcast drain --no-wait    only begin")]
+    Drain(Drain),
     /// Kill an actor, or many: to see that nobody notices. Works only where chaos.enabled is set.
     #[command(after_help = "A path is as `roomcast tree` draws it, joined by slashes; * stands for any one name.\n\n\
         Examples:\n  roomcast kill rooms/standup/room\n  roomcast kill 'rooms/*/subscription' --panic\n  \
@@ -133,6 +147,32 @@ pub(super) struct Reload {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Cluster {
+    /// One room, by its name
+    room: Option<String>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Drain {
+    /// Wait for nobody
+    #[arg(long)]
+    hurry: bool,
+    /// Begin, and do not wait until the node is gone
+    #[arg(long)]
+    no_wait: bool,
+    /// For programs: what the node said when it began
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Kill {
     /// The actor's path, or a pattern
     path: String,
@@ -181,6 +221,8 @@ async fn dispatch(command: Command) -> Result<(), Trouble> {
         Command::Rooms(asked) => print::rooms(&connect(&asked.target)?, &asked).await,
         Command::Events(asked) => follow::events(&connect(&asked.target)?, &asked).await,
         Command::Reload(asked) => print::reload(&connect(&asked.target)?, asked.json).await,
+        Command::Cluster(asked) => cluster::show(&connect(&asked.target)?, &asked).await,
+        Command::Drain(asked) => drain::run(&connect(&asked.target)?, &asked).await,
         Command::Kill(asked) => {
             path(&asked.path)?;
             print::kill(&connect(&asked.target)?, &asked).await

@@ -94,7 +94,11 @@ fn room_text(detail: &RoomDetail, style: Style) -> String {
 }
 
 /// The first column to the left, the others to the right.
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>, style: Style) -> String {
+pub(super) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+    style: Style,
+) -> String {
     let rows: Vec<_> = rows.collect();
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count());

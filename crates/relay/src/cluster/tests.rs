@@ -1,0 +1,138 @@
+//! One node's view, message by message.
+
+use super::*;
+
+const TIMES: PresenceSettings =
+    PresenceSettings { heartbeat: Duration::from_secs(1), lost_after: Duration::from_secs(5) };
+
+fn at(milliseconds: u64) -> Time {
+    Time::from_millis(milliseconds)
+}
+
+fn node(name: &str, instance: u64) -> Cluster {
+    let own = OwnNode {
+        name: name.into(),
+        instance,
+        version: "1".into(),
+        region: "here".into(),
+        dialect: Dialect::Seed,
+        started_ms: 0,
+        listeners: vec![],
+    };
+    Cluster::new(own, instance)
+}
+
+fn entry(session: u64, room: &str) -> RosterEntry {
+    RosterEntry {
+        session: SessionId(session),
+        user: UserId::parse("ann").unwrap(),
+        room: RoomId::parse(room).unwrap(),
+        via: Via::WebSocket,
+        joined_ms: 1,
+    }
+}
+
+/// Has one say what is due, and the other hear it. How much of it was for the other alone.
+fn pass(now: Time, from: &mut Cluster, to: &mut Cluster) -> usize {
+    let mut out = Vec::new();
+    from.tick(now, &TIMES, &OwnStatus::default(), &mut out);
+    for send in &out {
+        to.receive(now, send.subject.as_str(), &send.payload);
+    }
+    out.iter().filter(|send| send.subject.as_str().contains(".sync.")).count()
+}
+
+fn known(cluster: &Cluster, room: &str) -> Vec<u64> {
+    cluster.room(&RoomId::parse(room).unwrap()).map(|(_, entry)| entry.session.0).collect()
+}
+
+#[test]
+fn members_are_known_from_their_first_change_on_and_forgotten_with_their_node() {
+    let (mut a, mut b) = (node("a", 1), node("b", 2));
+    a.bus_is_up(at(0));
+    b.bus_is_up(at(0));
+    pass(at(0), &mut a, &mut b);
+    pass(at(0), &mut b, &mut a);
+    a.joined(entry(10, "standup"));
+    pass(at(10), &mut a, &mut b);
+    assert_eq!(known(&b, "standup"), [10]);
+    a.left(SessionId(10));
+    a.joined(entry(11, "standup"));
+    pass(at(20), &mut a, &mut b);
+    assert_eq!(known(&b, "standup"), [10], "one message in 50 ms");
+    pass(at(60), &mut a, &mut b);
+    assert_eq!(known(&b, "standup"), [11]);
+    let mut out = Vec::new();
+    b.tick(at(5_059), &TIMES, &OwnStatus::default(), &mut out);
+    assert_eq!(known(&b, "standup"), [11], "heard last at 60 ms");
+    b.tick(at(5_060), &TIMES, &OwnStatus::default(), &mut out);
+    assert_eq!(known(&b, "standup"), [0; 0]);
+    assert_eq!(b.take_events().last(), Some(&ClusterEvent::Lost { name: "a".into(), members: 1 }));
+}
+
+#[test]
+fn what_was_missed_is_asked_for_as_a_whole() {
+    let (mut a, mut b) = (node("a", 1), node("b", 2));
+    a.bus_is_up(at(0));
+    for session in 0..1_200 {
+        a.joined(entry(session, "hall"));
+    }
+    // Nobody hears these.
+    let mut lost = Vec::new();
+    a.tick(at(0), &TIMES, &OwnStatus::default(), &mut lost);
+    b.bus_is_up(at(500));
+    pass(at(1_000), &mut a, &mut b);
+    assert_eq!(known(&b, "hall").len(), 0);
+    pass(at(1_031), &mut b, &mut a);
+    assert_eq!(pass(at(1_032), &mut a, &mut b), 3, "three parts");
+    assert_eq!(known(&b, "hall").len(), 1_200);
+    assert!(b.view(at(1_040), &OwnStatus::default()).nodes.iter().all(|node| node.complete));
+    assert_eq!(
+        a.view(at(1_040), &OwnStatus::default()).digest,
+        b.view(at(1_040), &OwnStatus::default()).digest,
+        "who knows the same says the same"
+    );
+}
+
+#[test]
+fn a_node_of_the_other_dialect_is_seen_and_its_members_are_not_ours() {
+    let (mut a, mut b) = (node("a", 1), node("b", 2));
+    b.own.node.dialect = Dialect::Sessions;
+    a.bus_is_up(at(0));
+    b.bus_is_up(at(0));
+    b.joined(entry(5, "standup"));
+    let mut out = Vec::new();
+    let status = OwnStatus { sessions: vec![0..6, 100..101], ..OwnStatus::default() };
+    b.tick(at(0), &TIMES, &status, &mut out);
+    for send in &out {
+        a.receive(at(0), send.subject.as_str(), &send.payload);
+    }
+    assert!(a.is_divided() && a.is_foreign_session(SessionId(5)) && a.is_foreign_session(SessionId(100)));
+    assert!(!a.is_foreign_session(SessionId(6)) && known(&a, "standup").is_empty());
+    let events = a.take_events();
+    assert_eq!(events[1], ClusterEvent::OtherDialect { name: "b".into() });
+    let mut gone = Vec::new();
+    b.leave(&status, &mut gone);
+    a.receive(at(1), gone[0].subject.as_str(), &gone[0].payload);
+    assert!(!a.is_divided());
+}
+
+#[test]
+fn a_restarted_node_is_no_rival_and_two_that_live_are() {
+    let (mut a, mut old, mut new) = (node("a", 1), node("b", 2), node("b", 3));
+    for each in [&mut a, &mut old, &mut new] {
+        each.bus_is_up(at(0));
+    }
+    pass(at(0), &mut old, &mut a);
+    pass(at(1), &mut new, &mut a);
+    pass(at(1_001), &mut new, &mut a);
+    assert_eq!(a.counts(), (3, 0, 0));
+    pass(at(1_000), &mut old, &mut a);
+    assert_eq!(a.counts(), (3, 0, 0), "a last word may come late");
+    pass(at(2_000), &mut old, &mut a);
+    assert_eq!(a.counts(), (3, 0, 2));
+    assert!(a.take_events().contains(&ClusterEvent::NameTaken { name: "b".into(), own: false }));
+    pass(at(2_010), &mut new, &mut old);
+    pass(at(3_010), &mut new, &mut old);
+    assert!(old.take_events().contains(&ClusterEvent::NameTaken { name: "b".into(), own: true }));
+}

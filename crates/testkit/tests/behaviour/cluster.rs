@@ -1,0 +1,147 @@
+//! What nodes know of each other: two of them in this process, on one bus.
+
+use std::sync::Arc;
+
+use roomcast_bus::BusState;
+use roomcast_bus::local::Hub;
+use roomcast_testkit::{Member, NodeBox, SOON, Via, eventually};
+use serde_json::Value;
+
+const QUICK: [&str; 3] = ["presence.heartbeat=100ms", "presence.lost_after=1s", "timers.drain=1s"];
+
+async fn node(hub: &Hub, name: &str) -> NodeBox {
+    let name = format!("node.name={name}");
+    let settings = [&QUICK[..], &[name.as_str()]].concat();
+    NodeBox::start_on(&settings, Some(Arc::new(hub.join()))).await
+}
+
+async fn cluster(node: &NodeBox) -> Value {
+    let (status, body) = node.admin("GET", "/cluster").await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// Who is in a room as a node sees it: `user@node`.
+async fn who(node: &NodeBox, room: &str) -> Vec<String> {
+    let (status, body) = node.admin("GET", &format!("/cluster?room={room}")).await;
+    assert_eq!(status, 200, "{body}");
+    let view: Value = serde_json::from_str(&body).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    view["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| format!("{}@{}", text(&member["user"]), text(&member["node"])))
+        .collect()
+}
+
+async fn sees(node: &NodeBox, room: &str, whom: &[&str]) {
+    eventually(&format!("{} sees {whom:?}", node.node().name()), SOON, async || who(node, room).await == whom).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_see_each_other_and_who_is_in_whose_rooms() {
+    let hub = Hub::new();
+    let (a, b) = (node(&hub, "a").await, node(&hub, "b").await);
+    let ann = Member::join(&a, Via::WebSocket, "ann", "standup").await;
+    let bob = Member::join(&b, Via::WebTransport, "bob", "standup").await;
+    for node in [&a, &b] {
+        sees(node, "standup", &["ann@a", "bob@b"]).await;
+    }
+    eventually("both know the same", SOON, async || {
+        let (a, b) = (cluster(&a).await, cluster(&b).await);
+        let complete = |view: &Value| view["nodes"].as_array().unwrap().iter().all(|node| node["complete"] == true);
+        a["digest"] == b["digest"] && complete(&a) && complete(&b)
+    })
+    .await;
+    let view = cluster(&a).await;
+    assert_eq!((&view["seen_by"], &view["bus"], &view["settled"]), (&"a".into(), &"up".into(), &true.into()));
+    assert_eq!((view["rooms"].as_u64(), view["members"].as_u64()), (Some(1), Some(2)));
+    let nodes = view["nodes"].as_array().unwrap();
+    assert_eq!((&nodes[0]["name"], &nodes[0]["own"]), (&"a".into(), &true.into()));
+    assert_eq!((&nodes[1]["name"], &nodes[1]["state"], &nodes[1]["own"]), (&"b".into(), &"up".into(), &false.into()));
+    assert_eq!(nodes[1]["listeners"][1], b.base(Via::WebTransport));
+    assert_eq!(a.metric("roomcast_nodes", &[]).await, 2.0);
+    assert_eq!(a.metric("roomcast_cluster_members", &[]).await, 2.0);
+    bob.leave().await;
+    sees(&a, "standup", &["ann@a"]).await;
+    ann.leave().await;
+    sees(&b, "standup", &[]).await;
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_says_so_and_one_that_falls_silent_is_lost() {
+    let hub = Hub::new();
+    let (a, b, c) = (node(&hub, "a").await, node(&hub, "b").await, node(&hub, "c").await);
+    let _bob = Member::join(&b, Via::WebSocket, "bob", "standup").await;
+    let _cat = Member::join(&c, Via::WebSocket, "cat", "standup").await;
+    sees(&a, "standup", &["bob@b", "cat@c"]).await;
+    b.stop().await;
+    sees(&a, "standup", &["cat@c"]).await;
+    assert_eq!(a.metric("roomcast_nodes_lost_total", &[]).await, 0.0);
+    // Whoever is not heard any more: its bus is closed under it.
+    c.node().store().bus.close().await;
+    sees(&a, "standup", &[]).await;
+    assert_eq!(a.metric("roomcast_nodes_lost_total", &[]).await, 1.0);
+    a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_bus_what_was_known_stays_and_a_crash_of_presence_loses_nothing() {
+    let hub = Hub::new();
+    let (a, b) = (node(&hub, "a").await, node(&hub, "b").await);
+    let _bob = Member::join(&b, Via::WebSocket, "bob", "standup").await;
+    sees(&a, "standup", &["bob@b"]).await;
+    hub.set_state(BusState::Down);
+    eventually("it is seen", SOON, async || cluster(&a).await["bus"] == "down").await;
+    // Joins that nobody can be told of now.
+    let _cat = Member::join(&b, Via::WebTransport, "cat", "standup").await;
+    // Silence means nothing now, however long it lasts.
+    eventually("b is silent for longer than a lost node is waited for", SOON, async || {
+        cluster(&a).await["nodes"][1]["heard_ms"].as_u64().unwrap() > 1_200
+    })
+    .await;
+    assert_eq!(who(&a, "standup").await, ["bob@b"]);
+    hub.set_state(BusState::Up);
+    sees(&a, "standup", &["bob@b", "cat@b"]).await;
+    for _ in 0..5 {
+        for node in [&a, &b] {
+            assert_eq!(node.admin("POST", "/actors/bus/presence/kill").await.0, 200);
+        }
+        let dan = Member::join(&b, Via::WebSocket, "dan", "standup").await;
+        sees(&a, "standup", &["bob@b", "cat@b", "dan@b"]).await;
+        dan.leave().await;
+        sees(&a, "standup", &["bob@b", "cat@b"]).await;
+        eventually("presence runs", SOON, async || {
+            let tree = a.admin("GET", "/tree?under=bus/presence").await.1
+                + &b.admin("GET", "/tree?under=bus/presence").await.1;
+            tree.matches("\"running\"").count() == 2
+        })
+        .await;
+    }
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_nodes_of_one_name_are_seen_by_all_and_by_themselves() {
+    let hub = Hub::new();
+    let (a, b, twin) = (node(&hub, "a").await, node(&hub, "b").await, node(&hub, "b").await);
+    for (node, count) in [(&a, 2.0), (&b, 2.0), (&twin, 2.0)] {
+        eventually("the name is taken", SOON, async || node.metric("roomcast_nodes_conflicting", &[]).await == count)
+            .await;
+    }
+    let view = cluster(&a).await;
+    let problems: Vec<_> = view["nodes"].as_array().unwrap().iter().map(|node| node["problem"].is_string()).collect();
+    assert_eq!(problems, [false, true, true]);
+    // Both carry their members all the same.
+    let _bob = Member::join(&b, Via::WebSocket, "bob", "standup").await;
+    let _cat = Member::join(&twin, Via::WebSocket, "cat", "standup").await;
+    eventually("both are known", SOON, async || who(&a, "standup").await.len() == 2).await;
+    twin.stop().await;
+    eventually("it is over", SOON, async || a.metric("roomcast_nodes_conflicting", &[]).await == 0.0).await;
+    a.stop().await;
+    b.stop().await;
+}
