@@ -8,6 +8,7 @@ mod egress;
 mod faults;
 mod outages;
 mod processes;
+mod stopping;
 
 use std::path::Path;
 
