@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::{Delivery, Letter};
@@ -28,19 +29,30 @@ impl Default for BufferLimits {
 
 /// What a buffer can hold.
 pub(crate) trait Item {
-    /// Payload bytes.
-    fn bytes(&self) -> usize;
+    /// The bytes that are counted.
+    fn payload(&self) -> &Bytes;
+
+    /// To replace them.
+    fn payload_mut(&mut self) -> &mut Bytes;
 }
 
 impl Item for Delivery {
-    fn bytes(&self) -> usize {
-        self.payload.len()
+    fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    fn payload_mut(&mut self) -> &mut Bytes {
+        &mut self.payload
     }
 }
 
 impl Item for Letter {
-    fn bytes(&self) -> usize {
-        self.payload.len()
+    fn payload(&self) -> &Bytes {
+        &self.payload
+    }
+
+    fn payload_mut(&mut self) -> &mut Bytes {
+        &mut self.payload
     }
 }
 
@@ -63,6 +75,9 @@ struct Unread<T> {
 /// Items for which an empty buffer keeps room.
 const KEEP_ITEMS: usize = 64;
 
+/// A reader that is so many items behind does not just take its time.
+const BACKLOG: usize = 32;
+
 impl<T: Item> Buffer<T> {
     /// An empty one; it allocates on the first push.
     pub(crate) fn new(limits: BufferLimits) -> Self {
@@ -77,18 +92,32 @@ impl<T: Item> Buffer<T> {
 
     /// Adds one, at the cost of the oldest where there is no room; what never fits is lost itself. After the end nothing is added.
     pub(crate) fn push(&self, item: T) {
-        let mut unread = self.lock();
+        self.push_into(self.lock(), item);
+    }
+
+    /// The same for an item whose payload is a slice of a larger read: where the reader is behind, the payload is copied, so that
+    /// what waits holds the bytes that are counted and no others.
+    pub(crate) fn push_slice(&self, mut item: T) {
+        let unread = self.lock();
+        if unread.items.len() >= BACKLOG {
+            let payload = item.payload_mut();
+            *payload = Bytes::copy_from_slice(payload);
+        }
+        self.push_into(unread, item);
+    }
+
+    fn push_into(&self, mut unread: MutexGuard<'_, Unread<T>>, item: T) {
         if unread.closed {
             return;
         }
-        let length = item.bytes();
+        let length = item.payload().len();
         if self.limits.packets == 0 || length > self.limits.bytes {
             unread.lost += 1;
             return;
         }
         while unread.items.len() >= self.limits.packets || unread.bytes + length > self.limits.bytes {
             let Some(oldest) = unread.items.pop_front() else { break };
-            unread.bytes -= oldest.bytes();
+            unread.bytes -= oldest.payload().len();
             unread.lost += 1;
         }
         let was_empty = unread.items.is_empty();
@@ -98,6 +127,11 @@ impl<T: Item> Buffer<T> {
         if was_empty {
             self.filled.notify_one();
         }
+    }
+
+    /// Counts what was lost on the way here.
+    pub(crate) fn lose(&self, count: u64) {
+        self.lock().lost += count;
     }
 
     /// Nothing more comes after what is in it.
@@ -112,7 +146,7 @@ impl<T: Item> Buffer<T> {
             {
                 let mut unread = self.lock();
                 if let Some(item) = unread.items.pop_front() {
-                    unread.bytes -= item.bytes();
+                    unread.bytes -= item.payload().len();
                     if unread.items.is_empty() && unread.items.capacity() > KEEP_ITEMS {
                         unread.items = VecDeque::new();
                     }

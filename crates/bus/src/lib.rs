@@ -8,6 +8,7 @@ mod buffer;
 #[cfg(any(test, feature = "testing"))]
 pub mod conformance;
 pub mod local;
+pub mod nats;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -111,8 +112,11 @@ pub struct BusCounts {
     pub dropped_down: u64,
     /// Connections to the broker made, the first included.
     pub connections: u64,
-    /// Times that this node was too slow for the broker.
+    /// Times that this node was found too slow in reading: by the broker, which then cuts it off, or by the client library, which
+    /// drops a message.
     pub slow: u64,
+    /// Publications and subscriptions that the broker did not permit, as far as it has said so.
+    pub refused: u64,
 }
 
 /// What a broker says of itself.

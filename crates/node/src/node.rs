@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use roomcast_bus::Bus;
+use roomcast_bus::local::Hub;
+use roomcast_bus::nats::{NatsBus, NatsError, NatsOptions};
 use roomcast_supervision::{Observer, System, SystemOptions, Tree};
 use roomcast_transport::tls::{Certificate, ServerIdentity, TlsError};
 use roomcast_transport::webtransport;
@@ -49,6 +51,9 @@ pub enum NodeError {
     /// The admin token could not be read or written.
     #[error("listen.admin.token_file: {0}: {1}")]
     Token(PathBuf, std::io::Error),
+    /// The bus can never work as it is set.
+    #[error(transparent)]
+    Bus(#[from] NatsError),
     /// The tree did not start.
     #[error("the tree did not start: {0}")]
     Tree(#[from] roomcast_supervision::StartError),
@@ -235,11 +240,20 @@ impl Node {
 
 /// The bus that the settings ask for, and whether rooms can be shared from the beginning: on a bus of its own, with nobody.
 fn make_bus(settings: &Settings, name: &str, sessions: &Arc<Sessions>) -> Result<(Arc<dyn Bus>, bool), NodeError> {
-    let _ = (name, sessions);
-    match settings.bus.kind {
-        BusKind::Local => Ok((Arc::new(roomcast_bus::local::Hub::new().join()), true)),
-        BusKind::Nats => Ok((Arc::new(roomcast_bus::local::Hub::new().join()), false)),
+    if settings.bus.kind == BusKind::Local {
+        return Ok((Arc::new(Hub::new().join()), true));
     }
+    let file = |file: &PathBuf| Some(file.clone()).filter(|file| !file.as_os_str().is_empty());
+    let nats = &settings.bus.nats;
+    let sessions = Arc::clone(sessions);
+    let options = NatsOptions {
+        credentials_file: file(&nats.credentials_file),
+        tls_ca_file: file(&nats.tls_ca_file),
+        name: format!("roomcast {name}"),
+        own: Arc::new(move |session| sessions.is_own(session)),
+        ..NatsOptions::new(nats.urls.clone())
+    };
+    Ok((NatsBus::start(options)?, false))
 }
 
 fn bind(settings: &Settings) -> Result<Sockets, NodeError> {

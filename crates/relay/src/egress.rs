@@ -77,6 +77,25 @@ pub enum Pushed {
     Dropped(DropReason),
 }
 
+/// What an egress queue can hold: a packet, or one with what its writer needs besides.
+pub trait Queued {
+    /// What the queue decides by.
+    fn tag(&self) -> &Tag;
+
+    /// Payload bytes.
+    fn length(&self) -> usize;
+}
+
+impl Queued for Packet {
+    fn tag(&self) -> &Tag {
+        Packet::tag(self)
+    }
+
+    fn length(&self) -> usize {
+        self.payload().len()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Rank {
     list: List,
@@ -89,8 +108,8 @@ struct Rank {
 /// Every packet that was pushed is exactly once handed out by [`Self::drain`], told to `drops` with its reason, or still queued.
 /// After every call the queue is within the limits that the call was given.
 #[derive(Debug)]
-pub struct EgressQueue {
-    slots: Slots,
+pub struct EgressQueue<P = Packet> {
+    slots: Slots<P>,
     arrival: List,
     ranks: [Rank; Class::ALL.len()],
     packets: usize,
@@ -102,7 +121,7 @@ pub struct EgressQueue {
     closed: bool,
 }
 
-impl EgressQueue {
+impl<P: Queued> EgressQueue<P> {
     /// An empty queue, which takes what it holds from this budget and gives it back, at the latest when dropped. It
     /// allocates on the first push.
     #[must_use]
@@ -123,10 +142,10 @@ impl EgressQueue {
     /// Queues a packet, or drops it, or drops others for it. `drops` is told of each dropped packet and why.
     pub fn push(
         &mut self,
-        packet: Packet,
+        packet: P,
         now: Time,
         limits: &EgressLimits,
-        drops: &mut impl FnMut(&Packet, DropReason),
+        drops: &mut impl FnMut(&P, DropReason),
     ) -> Pushed {
         if self.closed {
             drops(&packet, DropReason::Closed);
@@ -158,14 +177,14 @@ impl EgressQueue {
         now: Time,
         limits: &EgressLimits,
         batch: Batch,
-        out: &mut Vec<Packet>,
-        drops: &mut impl FnMut(&Packet, DropReason),
+        out: &mut Vec<P>,
+        drops: &mut impl FnMut(&P, DropReason),
     ) -> Drained {
         self.expire(now, limits, drops);
         self.cut(limits, drops);
         let mut drained = Drained::default();
         while let Some(first) = self.arrival.first() {
-            let length = self.slots.packet(first).payload().len();
+            let length = self.slots.packet(first).length();
             let full = drained.packets >= batch.packets || drained.bytes.saturating_add(length) > batch.bytes;
             if full && (drained.packets > 0 || batch.packets == 0) {
                 break;
@@ -184,7 +203,7 @@ impl EgressQueue {
 
     /// Drops everything that waits, and everything pushed from now on, as [`DropReason::Closed`]. For a connection that ends:
     /// senders may still hold this queue.
-    pub fn close(&mut self, drops: &mut impl FnMut(&Packet, DropReason)) {
+    pub fn close(&mut self, drops: &mut impl FnMut(&P, DropReason)) {
         self.closed = true;
         while let Some(first) = self.arrival.first() {
             let packet = self.take_out(first);
@@ -241,12 +260,12 @@ impl EgressQueue {
     /// Makes the newcomer fit, by dropping what is worth less, or says why it does not.
     fn make_room(
         &mut self,
-        newcomer: &Packet,
+        newcomer: &P,
         now: Time,
         limits: &EgressLimits,
-        drops: &mut impl FnMut(&Packet, DropReason),
+        drops: &mut impl FnMut(&P, DropReason),
     ) -> Result<(), DropReason> {
-        let (tag, length) = (newcomer.tag(), newcomer.payload().len());
+        let (tag, length) = (newcomer.tag(), newcomer.length());
         loop {
             // Again in each round: what was just dropped may have been what the newcomer depends on.
             if tag.class == Class::Delta && self.flows.as_ref().is_some_and(|flows| flows.waits(tag)) {
@@ -286,7 +305,7 @@ impl EgressQueue {
     }
 
     /// Drops what has waited too long, the lowest class first.
-    fn expire(&mut self, now: Time, limits: &EgressLimits, drops: &mut impl FnMut(&Packet, DropReason)) {
+    fn expire(&mut self, now: Time, limits: &EgressLimits, drops: &mut impl FnMut(&P, DropReason)) {
         for class in [Class::Delta, Class::Opaque, Class::KeyFrame, Class::Audio] {
             let patience = match class {
                 Class::Audio => limits.max_delay.saturating_mul(AUDIO_PATIENCE),
@@ -301,7 +320,7 @@ impl EgressQueue {
     }
 
     /// Brings the queue within limits that were lowered.
-    fn cut(&mut self, limits: &EgressLimits, drops: &mut impl FnMut(&Packet, DropReason)) {
+    fn cut(&mut self, limits: &EgressLimits, drops: &mut impl FnMut(&P, DropReason)) {
         while let Some(lowest) = self.lowest() {
             let reason = if self.packets > limits.packets {
                 DropReason::QueuePackets
@@ -323,7 +342,7 @@ impl EgressQueue {
     }
 
     /// Drops the oldest of a class, and the deltas that depend on it.
-    fn drop_oldest(&mut self, class: Class, reason: DropReason, drops: &mut impl FnMut(&Packet, DropReason)) {
+    fn drop_oldest(&mut self, class: Class, reason: DropReason, drops: &mut impl FnMut(&P, DropReason)) {
         let Some(oldest) = self.ranks[class as usize].list.first() else { return };
         let tag = *self.slots.packet(oldest).tag();
         if !is_video(&tag) {
@@ -345,9 +364,9 @@ impl EgressQueue {
         self.index_flows().set_waiting(&tag, true);
     }
 
-    fn append(&mut self, packet: Packet, now: Time) {
+    fn append(&mut self, packet: P, now: Time) {
         let tag = *packet.tag();
-        let length = packet.payload().len();
+        let length = packet.length();
         let index = self.slots.insert(packet, now);
         self.slots.push_back(Order::Arrival, &mut self.arrival, index);
         let rank = &mut self.ranks[tag.class as usize];
@@ -364,7 +383,7 @@ impl EgressQueue {
         }
     }
 
-    fn take_out(&mut self, index: u32) -> Packet {
+    fn take_out(&mut self, index: u32) -> P {
         let tag = *self.slots.packet(index).tag();
         self.slots.unlink(Order::Arrival, &mut self.arrival, index);
         let rank = &mut self.ranks[tag.class as usize];
@@ -373,7 +392,7 @@ impl EgressQueue {
             flows.with_queued(&tag, |list| self.slots.unlink(Order::Flow, list, index));
         }
         let packet = self.slots.remove(index);
-        let length = packet.payload().len();
+        let length = packet.length();
         rank.packets -= 1;
         rank.bytes -= length;
         self.packets -= 1;

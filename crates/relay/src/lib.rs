@@ -18,7 +18,7 @@ pub mod time;
 
 pub use admission::{AdmissionLimits, Load, PerAddress, Refused, admit};
 pub use budget::{Budget, Share};
-pub use egress::{Batch, Drained, EgressLimits, EgressQueue, Pushed};
+pub use egress::{Batch, Drained, EgressLimits, EgressQueue, Pushed, Queued};
 pub use ingress::{Ingress, IngressLimits, Verdict};
 pub use membership::{EnterError, Membership};
 pub use proxy::{Network, NetworkError, client_ip};

@@ -25,7 +25,8 @@ impl Worker for Link {
                 match now {
                     BusState::Down => tracing::warn!("the bus is lost: rooms go on, each node for itself"),
                     BusState::Up => {
-                        tracing::info!(broker = store.bus.broker().map(|broker| broker.url), "the bus is up")
+                        let broker = store.bus.broker().map(|broker| broker.url);
+                        tracing::info!(broker, "the bus is up");
                     }
                     BusState::Connecting | BusState::Closed => tracing::info!(state = ?now, "the bus"),
                 }

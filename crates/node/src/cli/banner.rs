@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::Node;
+use crate::config::{BusKind, without_password};
 
 /// The lines printed on start.
 pub(super) fn banner(node: &Node, config_file: Option<&Path>) -> String {
@@ -33,11 +34,16 @@ fn write_banner(out: &mut String, node: &Node, config_file: Option<&Path>) -> st
         let whom = if address.port() == 9090 { String::new() } else { format!(" --admin {address}") };
         writeln!(
             out,
-            "  Admin         http://{address}  ask it: roomcast tree{whom}; or top, events, rooms, reload, kill"
+            "  Admin         http://{address}  ask it: roomcast tree{whom}; or top, events, rooms, cluster, drain, kill"
         )?;
         if let Some(file) = node.token_file() {
             writeln!(out, "                token for changing calls: {}", file.display())?;
         }
+    }
+    let bus = &node.settings().bus;
+    if bus.kind == BusKind::Nats {
+        let urls: Vec<String> = bus.nats.urls.iter().map(|url| without_password(url)).collect();
+        writeln!(out, "  Bus           NATS at {}; other nodes: roomcast cluster", urls.join(", "))?;
     }
     writeln!(out)?;
     let port = |address: std::net::SocketAddr, usual: u16, scheme: &str| {

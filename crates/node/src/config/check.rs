@@ -75,8 +75,8 @@ fn broker_url(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A URL without its password.
-fn shown(url: &str) -> String {
+/// A broker's address as it may be shown: without user and password.
+pub(crate) fn without_password(url: &str) -> String {
     match (url.split_once("://"), url.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
         _ => url.to_owned(),
@@ -123,7 +123,7 @@ impl Findings {
             if let Err(reason) = broker_url(url) {
                 self.add(
                     "bus.nats.urls",
-                    format!("`{}`: {reason}; write nats://HOST:PORT or tls://HOST:PORT", shown(url)),
+                    format!("`{}`: {reason}; write nats://HOST:PORT or tls://HOST:PORT", without_password(url)),
                 );
             }
         }

@@ -19,6 +19,7 @@ mod suggest;
 mod supervision;
 
 pub use change::{Change, ReloadOutcome, Verdict, diff, in_force};
+pub(crate) use check::without_password;
 pub use error::{ConfigError, ConfigErrors, MAX_ERRORS};
 pub use listen::{AdminSettings, ListenSettings, Tls, TlsFiles, TlsMode, WebSocketSettings, WebTransportSettings};
 pub use parse::{MAX_FILE_BYTES, load, parse};

@@ -4,8 +4,6 @@
 //! Every packet has one slot, linked into up to three doubly linked lists by index, so that taking one out from anywhere is
 //! constant work and leaves no hole behind.
 
-use roomcast_protocol::Packet;
-
 use crate::Time;
 
 /// The index that is none.
@@ -53,24 +51,24 @@ impl List {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Slot<P> {
     /// `None`: free, and its arrival link leads to the next free slot.
-    packet: Option<Packet>,
+    packet: Option<P>,
     arrived: Time,
     links: [Link; 3],
 }
 
 /// The slots of one queue. Fewer than `u32::MAX` packets at once; memory cannot hold more.
 #[derive(Debug)]
-pub(super) struct Slots {
-    slots: Vec<Slot>,
+pub(super) struct Slots<P> {
+    slots: Vec<Slot<P>>,
     free: u32,
     /// Links followed or changed so far: what a test holds the cost of a push against.
     #[cfg(test)]
     steps: std::cell::Cell<usize>,
 }
 
-impl Slots {
+impl<P> Slots<P> {
     pub(super) const fn new() -> Self {
         Self {
             slots: Vec::new(),
@@ -92,7 +90,7 @@ impl Slots {
     }
 
     /// Finds a place for a packet; it is in no order yet.
-    pub(super) fn insert(&mut self, packet: Packet, arrived: Time) -> u32 {
+    pub(super) fn insert(&mut self, packet: P, arrived: Time) -> u32 {
         let slot = Slot { packet: Some(packet), arrived, links: [UNLINKED; 3] };
         if let Some(free) = self.slots.get_mut(self.free as usize) {
             let index = self.free;
@@ -107,7 +105,7 @@ impl Slots {
     }
 
     /// Takes a packet out. The caller has unlinked it from every order.
-    pub(super) fn remove(&mut self, index: u32) -> Packet {
+    pub(super) fn remove(&mut self, index: u32) -> P {
         let slot = &mut self.slots[index as usize];
         slot.links[Order::Arrival as usize].next = self.free;
         self.free = index;
@@ -115,7 +113,7 @@ impl Slots {
     }
 
     /// The packet in a slot.
-    pub(super) fn packet(&self, index: u32) -> &Packet {
+    pub(super) fn packet(&self, index: u32) -> &P {
         self.slots[index as usize].packet.as_ref().expect("a linked slot holds a packet")
     }
 

@@ -1,0 +1,6 @@
+//! The bus on NATS against real brokers: the conformance suite with both versions, and what is its own: outages, limits, credentials.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+mod conformance;
