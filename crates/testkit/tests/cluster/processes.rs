@@ -24,7 +24,7 @@ async fn a_killed_node_is_gone_and_comes_back_on_its_ports() {
     node.becomes_ready(SOON).await;
     assert_eq!(Via::ALL.map(|via| node.endpoint(via)), endpoints);
     assert_ne!(node.id().unwrap(), first);
-    assert!(node.log().contains("node one"), "{}", node.log());
+    eventually("its banner is in its log", SOON, async || node.log().contains("node one")).await;
 }
 
 #[tokio::test]
