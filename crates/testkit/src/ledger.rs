@@ -117,6 +117,8 @@ pub struct Tally {
     pub lost: BTreeMap<u32, u64>,
     /// Heard after a later one.
     pub reordered: u64,
+    /// Back to their own sender.
+    pub echoed: u64,
     /// All other violations.
     pub other: u64,
 }
@@ -237,6 +239,7 @@ impl Ledger {
                 *self.tally.lost.entry(*from).or_default() += u64::from(numbers.end - numbers.start);
             }
             Violation::Reordered { .. } => self.tally.reordered += 1,
+            Violation::Echoed { .. } => self.tally.echoed += 1,
             _ => self.tally.other += 1,
         }
         if self.violations.len() < KEPT {
@@ -344,10 +347,11 @@ mod tests {
         (0..1000).for_each(|_| ledger.hear_changed());
         (0..1000).filter(|number| number % 4 != 1).for_each(|number| ledger.hear(bobs(number)));
         ledger.hear(bobs(1));
+        ledger.hear(Numbered { sender: ANN, ..bobs(0) });
         ledger.settle(BOB, 1010, 0..1010);
         let lost = BTreeMap::from([(BOB, 249 + 10)]);
-        assert_eq!(*ledger.tally(), Tally { lost, reordered: 1, other: 1000 });
+        assert_eq!(*ledger.tally(), Tally { lost, reordered: 1, echoed: 1, other: 1000 });
         let (shown, count) = ledger.close();
-        assert_eq!((shown.len(), count), (KEPT, 1000 + 1 + 249 + 1));
+        assert_eq!((shown.len(), count), (KEPT, 1000 + 1 + 1 + 249 + 1));
     }
 }

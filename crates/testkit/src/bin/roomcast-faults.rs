@@ -25,6 +25,9 @@ struct Options {
     /// Short outages, as the tests have them.
     #[arg(long)]
     short: bool,
+    /// Print what the nodes logged.
+    #[arg(long)]
+    logs: bool,
     /// Where to write all figures of all runs.
     #[arg(long, value_name = "FILE", overrides_with = "json")]
     json: Option<PathBuf>,
@@ -52,7 +55,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         for number in 0..options.runs {
             let seed = options.seed + number;
             let mut plan = Plan::full(program.clone(), seed);
-            plan.full = !options.short;
+            (plan.full, plan.logs) = (!options.short, options.logs);
             let began = Instant::now();
             // A run that cannot be carried out is a bad one, and no reason to leave out the others.
             let figures = tokio::spawn(async move { run(fault, &plan).await }).await.unwrap_or_else(|error| Figures {

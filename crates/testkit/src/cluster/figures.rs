@@ -63,12 +63,18 @@ pub struct Figures {
     pub dropped_by_clients: u64,
     /// Packets that came after later ones of their sender.
     pub late: u64,
-    /// What may never happen: duplicates, echoes, leaks, changes, inventions; clients that gave up.
+    /// Packets that came back to who sent them, by way of an earlier connection of its own.
+    pub returned: u64,
+    /// How long after it was sent a packet was still heard, at most.
+    pub oldest_ms: f64,
+    /// What may never happen: duplicates, leaks, changes, inventions; clients that gave up.
     pub wrong: Vec<String>,
     /// From the end of the outage until everybody was heard again by everybody.
     pub heard_again_ms: Option<f64>,
-    /// From the end of the outage until all nodes agreed on the truth.
+    /// From the end of the outage until all nodes saw each other and knew the same members.
     pub agree_ms: Option<f64>,
+    /// From the end of the outage until these were exactly those who are there.
+    pub true_ms: Option<f64>,
     /// Why one of the two did not come about.
     pub stuck: Vec<String>,
     /// From the blow until a client noticed, for each that did.
@@ -151,13 +157,18 @@ impl Figures {
         if expect.hit.lost == Some(0) && self.refused + self.dropped_by_clients > 0 {
             unmet.push(format!("{} packets refused and {} dropped by clients", self.refused, self.dropped_by_clients));
         }
-        if self.late > expect.late {
+        if expect.late.is_some_and(|most| self.late > most) {
             unmet.push(format!("{} packets came after later ones", self.late));
+        }
+        if expect.returned.is_some_and(|most| self.returned > most) {
+            unmet.push(format!("{} packets came back to their senders", self.returned));
         }
         let (notice, back) = (percentile(&self.notice_ms, 1.0), percentile(&self.back_ms, 0.99));
         let times = [
             ("until heard again", self.heard_again_ms, Some(expect.heard_again)),
+            ("after it was sent a packet was heard", Some(self.oldest_ms), expect.oldest),
             ("until all agreed", self.agree_ms, Some(expect.agree)),
+            ("until it was the truth", self.true_ms, Some(expect.truth)),
             ("until the last noticed", Some(notice), expect.notice),
             ("p99 from notice to return", Some(back), expect.back),
         ];
@@ -190,9 +201,9 @@ impl fmt::Display for Figures {
         }
         writeln!(f, "connections closed   {}: {:?}; moved without one: {}", self.closed, self.how, self.moved)?;
         writeln!(f, "clients              {} refused, {} dropped", self.refused, self.dropped_by_clients)?;
-        writeln!(f, "came late            {}", self.late)?;
+        writeln!(f, "came late, came back {}, {}; the oldest {} ms after", self.late, self.returned, self.oldest_ms)?;
         writeln!(f, "heard again after    {:?} ms", self.heard_again_ms)?;
-        writeln!(f, "all agreed after     {:?} ms", self.agree_ms)?;
+        writeln!(f, "all agreed after     {:?} ms, on the truth after {:?} ms", self.agree_ms, self.true_ms)?;
         for (name, times) in [("noticed after", &self.notice_ms), ("back after notice", &self.back_ms)] {
             let [half, most, all] = [0.5, 0.99, 1.0].map(|part| percentile(times, part));
             writeln!(f, "{name:<20} p50 {half} ms, p99 {most} ms, max {all} ms (of {})", times.len())?;
@@ -216,8 +227,8 @@ pub struct Line {
 impl Line {
     /// The heads of the table's columns.
     pub const HEAD: &'static str = "\
-fault                runs   bad  closed/run   gap p50   gap p99  lost/run  refused/run  local lost  local gap  heard again  \
-agree max  notice p50  notice max  back p50  back p99";
+fault                runs   bad  closed/run   gap p50   gap p99  lost/run  refused/run  oldest    local lost  local gap  heard again  \
+agree max   true max  notice p50  notice max  back p50  back p99";
 
     /// No runs yet.
     #[must_use]
@@ -251,7 +262,7 @@ impl fmt::Display for Line {
         let (local, notice, back) = (all(|run| &run.local.gaps_ms), all(|run| &run.notice_ms), all(|run| &run.back_ms));
         write!(
             f,
-            "{:<20} {:>4} {:>5} {:>11.1} {:>9} {:>9} {:>9.1} {:>12.1} {:>11} {:>10} {:>12} {:>10} {:>11} {:>11} {:>9} {:>9}",
+            "{:<20} {:>4} {:>5} {:>11.1} {:>9} {:>9} {:>9.1} {:>12.1} {:>9} {:>11} {:>10} {:>12} {:>10} {:>10} {:>11} {:>11} {:>9} {:>9}",
             self.fault,
             runs.len(),
             self.bad(),
@@ -260,10 +271,12 @@ impl fmt::Display for Line {
             time(&gaps, 0.99),
             mean(|run| run.hit.lost + run.bystanders.lost),
             mean(|run| run.refused + run.dropped_by_clients),
+            longest(|run| Some(run.oldest_ms)),
             runs.iter().map(|run| run.local.lost).sum::<u64>(),
             time(&local, 1.0),
             longest(|run| run.heard_again_ms),
             longest(|run| run.agree_ms),
+            longest(|run| run.true_ms),
             time(&notice, 0.5),
             time(&notice, 1.0),
             time(&back, 0.5),
@@ -278,7 +291,7 @@ mod tests {
     use crate::cluster::table::{FAULTS, fault};
 
     fn met() -> Figures {
-        Figures { heard_again_ms: Some(50.0), agree_ms: Some(60.0), ..Figures::default() }
+        Figures { heard_again_ms: Some(50.0), agree_ms: Some(60.0), true_ms: Some(70.0), ..Figures::default() }
     }
 
     fn unmet(name: &str, change: impl FnOnce(&mut Figures)) -> Vec<String> {
@@ -307,6 +320,10 @@ mod tests {
         one("cut_both_ways", |run| run.late = 1, "1 packets came after later ones");
         one("cut_both_ways", |run| run.heard_again_ms = Some(2_001.0), "until heard again");
         one("cut_both_ways", |run| run.agree_ms = Some(4_001.0), "until all agreed");
+        one("cut_both_ways", |run| run.true_ms = Some(4_001.0), "until it was the truth");
+        one("all_brokers_stopped", |run| run.oldest_ms = 1_001.0, "after it was sent");
+        one("broker_stalled", |run| run.oldest_ms = 4_001.0, "after it was sent");
+        one("cut_both_ways", |run| run.returned = 1, "1 packets came back");
         one("node_killed", |run| run.notice_ms = vec![1.0, 4_501.0], "until the last noticed");
         one("node_killed", |run| run.back_ms = vec![2_001.0], "to return");
         one("node_killed", |run| run.wrong = vec!["echo".into()], "wrong: echo");
@@ -314,6 +331,7 @@ mod tests {
         // What only one in a hundred suffers is no p99.
         assert_eq!(unmet("node_killed", |run| run.back_ms = [vec![1.0; 99], vec![9e9]].concat()), [""; 0]);
         assert_eq!(unmet("all_brokers_stopped", |run| run.hit.lost = 1_000), [""; 0]);
+        assert_eq!(unmet("node_frozen_long", |run| (run.late, run.returned) = (100, 100)), [""; 0]);
     }
 
     #[test]

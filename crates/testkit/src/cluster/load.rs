@@ -63,6 +63,8 @@ pub struct Seat {
     /// Packets that its client did not take, since it had no connection or no room.
     refused: AtomicU64,
     turns: Mutex<Vec<Turn>>,
+    /// When each of its packets was sent.
+    sent_at: Mutex<Vec<Instant>>,
 }
 
 /// Something that happened to a member's connection, as its client tells it.
@@ -138,15 +140,31 @@ impl Seat {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner).last()?.place.as_ref().ok().copied()
     }
 
+    fn times(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.sent_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters what was received, which somebody of the room has sent.
+    fn hear(&self, bytes: &[u8], room: &[Arc<Seat>]) {
+        let (packet, now) = (packet::read(bytes), Instant::now());
+        let sender = packet.and_then(|packet| room.iter().find(|seat| seat.id == packet.sender));
+        // What nobody of the room has sent is found by the ledger.
+        let sent = sender.and_then(|sender| sender.times().get(packet?.number as usize).copied());
+        let age = sent.map(|sent| now.saturating_duration_since(sent)).unwrap_or_default();
+        self.record().hear(packet, age, now);
+    }
+
     /// Sends the next packet, or counts that it could not.
     fn speak(&self, client: &Client) {
         // Told before it is sent: whoever awaits what is sent from now on does not take this one for it.
         let number = self.sent.fetch_add(1, Ordering::SeqCst);
+        self.times().push(Instant::now());
         let bytes = packet::media(&user(self.id), Numbered { room: self.room, sender: self.id, number });
         if let Err(SendError::Disconnected | SendError::Full | SendError::Closed | SendError::TooLarge(_)) =
             client.try_send(bytes)
         {
             self.sent.fetch_sub(1, Ordering::SeqCst);
+            self.times().pop();
             self.refused.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -164,23 +182,23 @@ impl Load {
         let (mut seats, mut members) = (Vec::new(), Vec::new());
         let talk = Arc::new(AtomicBool::new(false));
         for room in 0..plan.rooms {
-            for (slot, offset) in (0_u32..).zip(&plan.spread) {
-                let home = (room as usize + offset) % nodes.len();
-                let via = Via::ALL[(room + slot) as usize % 2];
-                let seat = Arc::new(Seat::new(room * ID_STRIDE + slot, room, home, via));
+            let of_room: Arc<[Arc<Seat>]> = (0_u32..)
+                .zip(&plan.spread)
+                .map(|(slot, offset)| {
+                    let home = (room as usize + offset) % nodes.len();
+                    let via = Via::ALL[(room + slot) as usize % 2];
+                    Arc::new(Seat::new(room * ID_STRIDE + slot, room, home, via))
+                })
+                .collect();
+            for seat in of_room.iter().map(Arc::clone) {
                 let options = options(&plan, &seat, nodes, &mut random);
-                let endpoints = nodes.iter().map(|urls| urls[via as usize].clone()).collect();
+                let endpoints = nodes.iter().map(|urls| urls[seat.via as usize].clone()).collect();
                 let client = Client::connect(options).expect("the options are good");
                 let start = plan.pace.mul_f64(random.f64());
                 let pace = start..plan.pace;
-                members.push(tokio::spawn(live(
-                    Arc::clone(&seat),
-                    client,
-                    endpoints,
-                    pace,
-                    Arc::clone(&talk),
-                    phase.subscribe(),
-                )));
+                let signals = (Arc::clone(&talk), phase.subscribe());
+                let living = live(Arc::clone(&seat), Arc::clone(&of_room), client, endpoints, pace, signals);
+                members.push(tokio::spawn(living));
                 seats.push(seat);
             }
         }
@@ -195,7 +213,7 @@ impl Load {
         }
         for seat in &load.seats {
             seat.first.store(seat.sent(), Ordering::SeqCst);
-            seat.record().begin(seat.id, seat.room);
+            seat.record().begin(seat.room);
         }
         load
     }
@@ -259,6 +277,12 @@ impl Load {
         to.record().silence(from.id, now)
     }
 
+    /// How long after it was sent a packet was still heard, at most, since the mark.
+    #[must_use]
+    pub fn oldest(&self) -> Duration {
+        self.seats.iter().map(|seat| seat.record().oldest()).max().unwrap_or_default()
+    }
+
     /// Ends the talk, waits until what is on its way has come, and tells what became of everybody.
     ///
     /// # Panics
@@ -301,6 +325,7 @@ impl Seat {
             first: AtomicU32::new(0),
             refused: AtomicU64::new(0),
             turns: Mutex::default(),
+            sent_at: Mutex::default(),
         }
     }
 }
@@ -335,11 +360,11 @@ fn options(plan: &Plan, seat: &Seat, nodes: &[[Url; 2]], random: &mut fastrand::
 /// One member's life: its client's, with a packet for every pace.
 async fn live(
     seat: Arc<Seat>,
+    room: Arc<[Arc<Seat>]>,
     mut client: Client,
     endpoints: Vec<Url>,
     pace: Range<Duration>,
-    talk: Arc<AtomicBool>,
-    mut phase: watch::Receiver<Phase>,
+    (talk, mut phase): (Arc<AtomicBool>, watch::Receiver<Phase>),
 ) -> (Stats, ClosedReason) {
     let mut state = client.state();
     let mut ticks = interval_at(tokio::time::Instant::now() + pace.start, pace.end);
@@ -352,7 +377,7 @@ async fn live(
         }
         tokio::select! {
             received = client.recv() => match received {
-                Some(received) => seat.record().hear(packet::read(&received.bytes), Instant::now()),
+                Some(received) => seat.hear(&received.bytes, &room),
                 None => break,
             },
             changed = state.changed() => {

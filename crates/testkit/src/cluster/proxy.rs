@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
@@ -246,12 +246,11 @@ impl Carry {
         let mut watching = self.conditions.clone();
         let (mut near_read, mut near_write) = near.into_split();
         let (mut far_read, mut far_write) = far.into_split();
-        let lost = AtomicBool::new(false);
         let mut randoms = [self.random.fork(), self.random.fork()];
         let broken = {
             let [above, below] = &mut randoms;
-            let up = self.pump(Direction::Up, &mut near_read, &mut far_write, &lost, above);
-            let down = self.pump(Direction::Down, &mut far_read, &mut near_write, &lost, below);
+            let up = self.pump(Direction::Up, &mut near_read, &mut far_write, above);
+            let down = self.pump(Direction::Down, &mut far_read, &mut near_write, below);
             tokio::pin!(up, down);
             let mut ended = [false; 2];
             loop {
@@ -280,17 +279,16 @@ impl Carry {
         direction: Direction,
         from: &mut OwnedReadHalf,
         to: &mut OwnedWriteHalf,
-        lost: &AtomicBool,
         random: &mut fastrand::Rng,
     ) -> End {
         let mut conditions = self.conditions.clone();
         let mut buffer = vec![0; BUFFER];
         // A cut falls anywhere in the stream, inside of a message too: what comes first after it is torn.
-        let mut torn = false;
+        let (mut torn, mut lost) = (false, false);
         loop {
             let flow = conditions.borrow_and_update().flow(direction);
             match flow {
-                Flow::Pass | Flow::Slow(_) if lost.load(Ordering::SeqCst) => return End::Broken,
+                Flow::Pass | Flow::Slow(_) if lost => return End::Broken,
                 Flow::Pass | Flow::Slow(_) => torn = false,
                 Flow::Stall if torn => {
                     if conditions.changed().await.is_err() {
@@ -311,7 +309,7 @@ impl Carry {
                 Ok(0) | Err(_) if matches!(flow, Flow::Stall | Flow::Vanish) => {
                     let heals = |now: &Conditions| !matches!(now.flow(direction), Flow::Stall | Flow::Vanish);
                     let healed = conditions.wait_for(heals).await.is_ok();
-                    if !healed || lost.load(Ordering::SeqCst) || read.is_err() {
+                    if !healed || lost || read.is_err() {
                         return End::Broken;
                     }
                     &[][..]
@@ -330,7 +328,7 @@ impl Carry {
                 }
                 piece = &piece[passing..];
                 if flow == Flow::Vanish {
-                    lost.store(true, Ordering::SeqCst);
+                    lost = true;
                     self.counts.vanished.fetch_add(piece.len() as u64, Ordering::SeqCst);
                     continue;
                 }
@@ -338,7 +336,7 @@ impl Carry {
                 let passes = conditions.wait_for(|now| now.flow(direction) != Flow::Stall).await;
                 match passes.map(|now| now.flow(direction)) {
                     Ok(Flow::Vanish) => {
-                        lost.store(true, Ordering::SeqCst);
+                        lost = true;
                         self.counts.vanished.fetch_add(piece.len() as u64, Ordering::SeqCst);
                         continue;
                     }

@@ -11,8 +11,10 @@ use crate::ledger::{Ledger, Numbered, Violation};
 /// What one receiver heard.
 #[derive(Debug)]
 pub struct Record {
+    me: u32,
     ledger: Ledger,
     senders: BTreeMap<u32, Track>,
+    oldest: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +33,9 @@ pub struct Verdict {
     pub lost: BTreeMap<u32, u64>,
     /// Packets that came after later ones of their sender.
     pub late: u64,
-    /// Everything else, in words: duplicates, echoes, leaks, inventions, changes. None of it may ever happen.
+    /// Its own packets that came back to it.
+    pub returned: u64,
+    /// Everything else, in words: duplicates, leaks, inventions, changes. None of it may ever happen.
     pub wrong: Vec<String>,
 }
 
@@ -39,12 +43,13 @@ impl Record {
     /// A receiver that has heard nothing.
     #[must_use]
     pub fn new(me: u32, room: u32) -> Self {
-        Self { ledger: Ledger::new(me, room), senders: BTreeMap::new() }
+        Self { me, ledger: Ledger::new(me, room), senders: BTreeMap::new(), oldest: Duration::ZERO }
     }
 
-    /// Enters what was received: a packet, or `None` for bytes that are nobody's.
-    pub fn hear(&mut self, packet: Option<Numbered>, now: Instant) {
+    /// Enters what was received: a packet, or `None` for bytes that are nobody's; and how long ago it was sent.
+    pub fn hear(&mut self, packet: Option<Numbered>, age: Duration, now: Instant) {
         let Some(packet) = packet else { return self.ledger.hear_changed() };
+        self.oldest = self.oldest.max(age);
         self.ledger.hear(packet);
         let track = self.senders.entry(packet.sender).or_default();
         if let Some(last) = track.last.replace(now) {
@@ -56,13 +61,20 @@ impl Record {
     }
 
     /// Begins the ledger anew: what came so far was no part of it, whatever is wrong with it.
-    pub fn begin(&mut self, me: u32, room: u32) {
-        self.ledger = Ledger::new(me, room);
+    pub fn begin(&mut self, room: u32) {
+        self.ledger = Ledger::new(self.me, room);
     }
 
     /// From now on counts silences anew. One that lasts counts whole when it ends.
     pub fn mark(&mut self) {
+        self.oldest = Duration::ZERO;
         self.senders.values_mut().for_each(|track| track.longest = Duration::ZERO);
+    }
+
+    /// The greatest age of a packet that was heard since the mark.
+    #[must_use]
+    pub fn oldest(&self) -> Duration {
+        self.oldest
     }
 
     /// The longest silence of a sender since the mark, the one that lasts included. `None`: it was never heard.
@@ -99,17 +111,19 @@ impl Record {
         }
         let tally = self.ledger.tally().clone();
         // Whoever was heard and is nobody is found when the ledger is closed; echoes are counted already.
-        let strangers = self.senders.values().filter(|track| track.last.is_some()).count() as u64;
+        let strangers =
+            self.senders.iter().filter(|(id, track)| **id != self.me && track.last.is_some()).count() as u64;
         let (violations, _) = self.ledger.close();
-        let expected =
-            |violation: &&Violation| matches!(violation, Violation::Lost { .. } | Violation::Reordered { .. });
+        let expected = |violation: &&Violation| {
+            matches!(violation, Violation::Lost { .. } | Violation::Reordered { .. } | Violation::Echoed { .. })
+        };
         let mut wrong: Vec<String> =
             violations.iter().filter(|violation| !expected(violation)).map(ToString::to_string).collect();
         let unseen = (tally.other + strangers).saturating_sub(wrong.len() as u64);
         if unseen > 0 {
             wrong.push(format!("{unseen} more"));
         }
-        Verdict { lost: tally.lost, late: tally.reordered, wrong }
+        Verdict { lost: tally.lost, late: tally.reordered, returned: tally.echoed, wrong }
     }
 }
 
@@ -120,12 +134,13 @@ mod tests {
     const ME: u32 = 1;
     const ANN: u32 = 2;
     const BOB: u32 = 3;
+    const NEW: Duration = Duration::from_millis(1);
 
     fn record(heard: &[(u32, u32, u64)], start: Instant) -> Record {
         let mut record = Record::new(ME, 7);
         for (sender, number, millis) in heard {
             let packet = Numbered { room: 7, sender: *sender, number: *number };
-            record.hear(Some(packet), start + Duration::from_millis(*millis));
+            record.hear(Some(packet), NEW, start + Duration::from_millis(*millis));
         }
         record
     }
@@ -140,8 +155,12 @@ mod tests {
         assert_eq!(silence(&record, BOB, 610), Some(600), "it lasts");
         assert_eq!(silence(&record, 9, 610), None);
         record.mark();
+        assert_eq!(record.oldest(), Duration::ZERO);
         assert_eq!(silence(&record, ANN, 610), Some(10));
-        record.hear(Some(Numbered { room: 7, sender: ANN, number: 3 }), at(900));
+        assert_eq!(record.oldest(), NEW);
+        record.hear(Some(Numbered { room: 7, sender: ANN, number: 3 }), NEW * 9, at(900));
+        record.hear(Some(Numbered { room: 7, sender: BOB, number: 1 }), NEW * 2, at(900));
+        assert_eq!(record.oldest(), NEW * 9);
         assert_eq!(silence(&record, ANN, 910), Some(300), "what began before the mark counts whole");
     }
 
@@ -153,7 +172,7 @@ mod tests {
         record.await_from(BOB, 0);
         let mut hear = |number, millis| {
             let packet = Numbered { room: 7, sender: ANN, number };
-            record.hear(Some(packet), start + Duration::from_millis(millis));
+            record.hear(Some(packet), NEW, start + Duration::from_millis(millis));
             record.heard_again(ANN)
         };
         assert_eq!(hear(2, 20), None, "it was on its way before");
@@ -167,17 +186,20 @@ mod tests {
     fn losses_and_late_packets_are_counted_and_all_else_is_wrong() {
         let start = Instant::now();
         let heard = [(ANN, 5, 0), (ANN, 8, 1), (ANN, 7, 2), (BOB, 0, 3), (BOB, 0, 4), (BOB, 1, 5)];
-        let verdict = record(&heard, start).close([(ANN, 4, 10), (BOB, 0, 2)]);
+        let record = |heard: &[(u32, u32, u64)]| record(heard, start);
+        let verdict = record(&heard).close([(ANN, 4, 10), (BOB, 0, 2)]);
         assert_eq!(verdict.lost, BTreeMap::from([(ANN, 3)]), "4, 6 and 9");
         assert_eq!((verdict.late, verdict.wrong.len()), (1, 1), "{verdict:?}");
-        let mut many = record(&[(ANN, 0, 0)], start);
-        (0..200).for_each(|_| many.hear(None, start));
+        let verdict = record(&[(ME, 3, 0), (ME, 2, 1)]).close([(ANN, 0, 0)]);
+        assert_eq!(verdict, Verdict { returned: 2, ..Verdict::default() });
+        let mut many = record(&[(ANN, 0, 0)]);
+        (0..200).for_each(|_| many.hear(None, NEW, start));
         let verdict = many.close([(ANN, 0, 1)]);
         assert_eq!(verdict.wrong.last().unwrap(), "150 more");
-        let mut gaps = record(&[], start);
+        let mut gaps = record(&[]);
         let heard = (0..400).step_by(2).map(|number| Numbered { room: 7, sender: ANN, number });
-        heard.for_each(|packet| gaps.hear(Some(packet), start));
-        gaps.hear(Some(Numbered { room: 7, sender: 99, number: 0 }), start);
+        heard.for_each(|packet| gaps.hear(Some(packet), NEW, start));
+        gaps.hear(Some(Numbered { room: 7, sender: 99, number: 0 }), NEW, start);
         let verdict = gaps.close([(ANN, 0, 400)]);
         assert_eq!(verdict.lost, BTreeMap::from([(ANN, 200)]));
         assert_eq!(verdict.wrong, ["1 more"], "a stranger behind more losses than are kept");

@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CALM: Duration = Duration::from_secs(1);
 /// Nodes, and brokers.
 const SIZE: usize = 3;
+/// The nodes' `timers.idle`, which decides for how long a silent member keeps its seat: the default.
+const IDLE: Duration = Duration::from_secs(30);
+/// The same where time is short; longer than a client needs to give a silent node up.
+const SHORT_IDLE: Duration = Duration::from_secs(12);
 /// Time between two kills of an actor: often, and less often than what its supervisor takes for hopeless.
 const BETWEEN_KILLS: Duration = Duration::from_millis(700);
 
@@ -37,6 +41,8 @@ pub struct Plan {
     pub full: bool,
     /// Time between two packets of a member.
     pub pace: Duration,
+    /// Whether to print what the nodes logged.
+    pub logs: bool,
     /// Added to every time that is expected: what a debug build beside other tests on two cores may take longer.
     pub allowance: Duration,
 }
@@ -45,14 +51,14 @@ impl Plan {
     /// As the figures are to be read: on a machine that has nothing else to do, with a release build.
     #[must_use]
     pub fn full(program: PathBuf, seed: u64) -> Self {
-        Self { program, seed, full: true, pace: Duration::from_millis(50), allowance: Duration::ZERO }
+        Self { program, seed, full: true, pace: Duration::from_millis(50), logs: false, allowance: Duration::ZERO }
     }
 
     /// Where time is short and the machine is busy.
     #[must_use]
     pub fn short(program: PathBuf, seed: u64) -> Self {
         let (pace, allowance) = (Duration::from_millis(200), Duration::from_millis(1_000));
-        Self { program, seed, full: false, pace, allowance }
+        Self { program, seed, full: false, pace, logs: false, allowance }
     }
 
     fn crowd(&self) -> load::Plan {
@@ -89,8 +95,11 @@ struct Blow {
 pub async fn run(fault: &Fault, plan: &Plan) -> Figures {
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let outage = if plan.full { fault.outage } else { fault.short_outage };
-    let settings =
-        [format!("timers.drain={}ms", outage.as_millis().max(100)), format!("presence.lost_after={LOST_AFTER:?}")];
+    let settings = [
+        format!("timers.drain={}ms", outage.as_millis().max(100)),
+        format!("presence.lost_after={LOST_AFTER:?}"),
+        format!("timers.idle={:?}", if plan.full { IDLE } else { SHORT_IDLE }),
+    ];
     let mut stage = Stage::start(&plan.program, SIZE, SIZE, random.u64(..), &settings).await;
     let crowd = plan.crowd();
     let mut truth = Truth {
@@ -99,9 +108,8 @@ pub async fn run(fault: &Fault, plan: &Plan) -> Figures {
         members: crowd.rooms as usize * crowd.spread.len(),
     };
     let load = Load::gather(crowd, &stage.endpoints()).await;
-    if let Err(why) = agree(&stage.nodes.iter().collect::<Vec<_>>(), &truth, PATIENCE).await {
-        panic!("nodes do not agree before anything was done: {why}");
-    }
+    let before = agree(&stage.nodes.iter().collect::<Vec<_>>(), &truth, PATIENCE).await;
+    assert_eq!(before.why, None, "nodes do not agree before anything was done");
     load.mark();
     let began_on: BTreeMap<u32, Option<usize>> = load.seats().iter().map(|seat| (seat.id, seat.node())).collect();
     let lateness = Lateness::watch();
@@ -113,7 +121,7 @@ pub async fn run(fault: &Fault, plan: &Plan) -> Figures {
     }
     let living: Vec<_> =
         stage.nodes.iter().enumerate().filter(|(index, _)| Some(*index) != blow.dead).map(|(_, node)| node).collect();
-    let (heard, agreed) = tokio::join!(all_heard_again(&load), agree(&living, &truth, PATIENCE));
+    let (heard, agreement) = tokio::join!(all_heard_again(&load), agree(&living, &truth, PATIENCE));
     sleep(CALM).await;
 
     let mut figures = Figures {
@@ -130,12 +138,11 @@ pub async fn run(fault: &Fault, plan: &Plan) -> Figures {
         Some(when) => figures.heard_again_ms = Some(since(when)),
         None => figures.stuck.push(format!("never heard again within {PATIENCE:?}: (who, whom) {:?}", load.deaf())),
     }
-    match agreed {
-        Ok(when) => figures.agree_ms = Some(since(when)),
-        Err(why) => figures.stuck.push(format!("no agreement within {PATIENCE:?}: {why}")),
-    }
+    (figures.agree_ms, figures.true_ms) = (agreement.agreed.map(since), agreement.on_truth.map(since));
+    figures.stuck.extend(agreement.why.map(|why| format!("no agreement on the truth within {PATIENCE:?}: {why}")));
     let class = |one: u32, other: u32| class(&blow, began_on[&one], began_on[&other]);
     silences(&load, class, &mut figures);
+    figures.oldest_ms = ms(load.oldest());
     for node in &living {
         let Ok((_, text)) = node.admin("GET", "/metrics").await else { continue };
         for (reason, count) in drops(&text) {
@@ -146,6 +153,9 @@ pub async fn run(fault: &Fault, plan: &Plan) -> Figures {
         enter(&outcome, blow.struck, class, &mut figures);
     }
     figures.judge(&fault.expect, plan.allowance);
+    if plan.logs {
+        stage.nodes.iter().for_each(|node| eprintln!("--- {}'s log:\n{}", node.name(), node.log()));
+    }
     figures
 }
 
@@ -200,6 +210,7 @@ fn enter(outcome: &Outcome, struck: Instant, class: impl Fn(u32, u32) -> Class, 
     figures.refused += seat.refused();
     figures.dropped_by_clients += stats.dropped + stats.unconfirmed;
     figures.late += verdict.late;
+    figures.returned += verdict.returned;
     figures.wrong.extend(verdict.wrong.iter().cloned());
     if *ended != ClosedReason::Local {
         figures.wrong.push(format!("{} is over: {ended}", seat.id));

@@ -31,6 +31,8 @@ pub struct NodeReport {
     pub name: String,
     /// What it is doing, as far as is known: `up`, `draining`, `silent` …
     pub state: String,
+    /// Whether all that it said of its members has arrived.
+    pub complete: bool,
 }
 
 /// What must be true for all to agree.
@@ -44,7 +46,7 @@ pub struct Truth {
     pub members: usize,
 }
 
-/// Why views do not agree with the truth or with each other; `None`: they do.
+/// Why nodes do not see each other or know different members; `None`: they agree.
 #[must_use]
 pub fn disagreement(reports: &[ClusterReport], truth: &Truth) -> Option<String> {
     for report in reports {
@@ -56,11 +58,8 @@ pub fn disagreement(reports: &[ClusterReport], truth: &Truth) -> Option<String> 
             let seen: Vec<String> = report.nodes.iter().map(|node| format!("{} {}", node.name, node.state)).collect();
             return Some(format!("{by} sees {seen:?}, not just {:?}", truth.nodes));
         }
-        if (report.rooms, report.members) != (truth.rooms, truth.members) {
-            return Some(format!(
-                "{by} knows {} rooms and {} members, not {} and {}",
-                report.rooms, report.members, truth.rooms, truth.members
-            ));
+        if let Some(part) = report.nodes.iter().find(|node| !node.complete) {
+            return Some(format!("{by} does not know all of {}'s members", part.name));
         }
         if report.digest != reports[0].digest {
             return Some(format!("{by} and {} know other members", reports[0].seen_by));
@@ -69,23 +68,44 @@ pub fn disagreement(reports: &[ClusterReport], truth: &Truth) -> Option<String> 
     None
 }
 
-/// Asks until all nodes agree, and tells when they were first seen to; else, after the time given, why not.
-///
-/// # Errors
-/// The last disagreement.
-pub async fn agree(nodes: &[&NodeProcess], truth: &Truth, within: Duration) -> Result<Instant, String> {
+/// Whether members are known that are not there, or the other way round, as far as numbers tell; `None`: all say the truth.
+#[must_use]
+pub fn untruth(reports: &[ClusterReport], truth: &Truth) -> Option<String> {
+    let wrong = reports.iter().find(|report| (report.rooms, report.members) != (truth.rooms, truth.members))?;
+    let (by, rooms, members) = (&wrong.seen_by, wrong.rooms, wrong.members);
+    Some(format!("{by} knows {rooms} rooms and {members} members, not {} and {}", truth.rooms, truth.members))
+}
+
+/// When all nodes were seen to agree, and to agree on the truth.
+#[derive(Debug, Default)]
+pub struct Agreement {
+    /// They see each other and know the same members.
+    pub agreed: Option<Instant>,
+    /// And these are exactly those who are there.
+    pub on_truth: Option<Instant>,
+    /// Why not, at the last look.
+    pub why: Option<String>,
+}
+
+/// Asks until all nodes agree on the truth, or the time given is over.
+pub async fn agree(nodes: &[&NodeProcess], truth: &Truth, within: Duration) -> Agreement {
     let deadline = Instant::now() + within;
+    let mut agreement = Agreement::default();
     loop {
         let asked = Instant::now();
-        let why = match ask(nodes).await {
-            Ok(reports) => match disagreement(&reports, truth) {
-                None => return Ok(asked),
-                Some(why) => why,
-            },
-            Err(why) => why,
+        let (differ, lie) = match ask(nodes).await {
+            Ok(reports) => (disagreement(&reports, truth), untruth(&reports, truth)),
+            Err(why) => (Some(why), None),
         };
-        if Instant::now() > deadline {
-            return Err(why);
+        if differ.is_none() {
+            agreement.agreed.get_or_insert(asked);
+        }
+        agreement.why = differ.or(lie);
+        if agreement.why.is_none() {
+            agreement.on_truth = Some(asked);
+        }
+        if agreement.why.is_none() || Instant::now() > deadline {
+            return agreement;
         }
         sleep(Duration::from_millis(25)).await;
     }
@@ -109,7 +129,8 @@ mod tests {
     fn report(by: &str, change: impl FnOnce(&mut ClusterReport)) -> ClusterReport {
         let text = format!(
             r#"{{"seen_by": "{by}", "settled": true, "bus": "up", "rooms": 2, "members": 5, "digest": "ab",
-                "nodes": [{{"name": "one", "state": "up", "own": true}}, {{"name": "two", "state": "up"}}]}}"#
+                "nodes": [{{"name": "one", "state": "up", "own": true, "complete": true}},
+                          {{"name": "two", "state": "up", "complete": true}}]}}"#
         );
         let mut report = serde_json::from_str(&text).unwrap();
         change(&mut report);
@@ -120,7 +141,8 @@ mod tests {
     fn all_must_say_the_same_and_the_truth() {
         let truth = Truth { nodes: vec!["one".into(), "two".into()], rooms: 2, members: 5 };
         let with = |change: fn(&mut ClusterReport)| {
-            disagreement(&[report("one", |_| ()), report("two", change)], &truth).unwrap_or_default()
+            let reports = [report("one", |_| ()), report("two", change)];
+            disagreement(&reports, &truth).or_else(|| untruth(&reports, &truth)).unwrap_or_default()
         };
         assert_eq!(with(|_| ()), "");
         assert_eq!(with(|two| two.members = 6), "two knows 2 rooms and 6 members, not 2 and 5");
@@ -128,8 +150,9 @@ mod tests {
         assert_eq!(with(|two| two.digest = "cd".into()), "two and one know other members");
         assert!(with(|two| two.nodes[0].state = "silent".into()).starts_with("two sees [\"one silent\", \"two up\"]"));
         assert!(with(|two| drop(two.nodes.pop())).starts_with("two sees [\"one up\"]"));
+        assert_eq!(with(|two| two.nodes[0].complete = false), "two does not know all of one's members");
         let ghost = |two: &mut ClusterReport| {
-            two.nodes.push(NodeReport { name: "three".into(), state: "silent".into() });
+            two.nodes.push(NodeReport { name: "three".into(), state: "silent".into(), complete: true });
         };
         assert!(with(ghost).contains("three silent"));
     }
