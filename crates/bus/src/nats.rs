@@ -11,6 +11,7 @@ mod interest;
 mod options;
 mod outgoing;
 mod reports;
+mod stalls;
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;

@@ -108,6 +108,8 @@ pub struct Broker {
     name: String,
     directory: TempDir,
     ports: Ports,
+    /// The ports in the configuration that it was started with: those cannot be changed while it runs.
+    configured: Ports,
     /// The ports of the others' routes in a cluster; `None`: alone.
     routes: Option<Vec<u16>>,
     certificate: Option<Certificate>,
@@ -138,7 +140,16 @@ impl Broker {
     fn new(name: &str, options: &BrokerOptions, routes: Option<Vec<u16>>, certificate: Option<Certificate>) -> Self {
         let directory = tempfile::Builder::new().prefix("roomcast-broker-").tempdir().expect("a temporary directory");
         let (options, name) = (options.clone(), name.to_owned());
-        Self { options, name, directory, ports: Ports::default(), routes, certificate, process: None }
+        Self {
+            options,
+            name,
+            directory,
+            ports: Ports::default(),
+            configured: Ports::default(),
+            routes,
+            certificate,
+            process: None,
+        }
     }
 
     /// Where clients reach it: `nats://127.0.0.1:{port}`, or `tls://…`.
@@ -207,6 +218,11 @@ impl Broker {
         self.signal("CONT");
     }
 
+    /// Makes it announce that it stops, and stop some time later.
+    pub fn retire(&self) {
+        self.signal("USR2");
+    }
+
     /// Makes it read its configuration again with other `extra` text.
     pub fn reconfigure(&mut self, extra: &str) {
         extra.clone_into(&mut self.options.extra);
@@ -217,7 +233,9 @@ impl Broker {
     /// What it has written to its log so far.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+        ["stderr", "log"]
+            .map(|file| std::fs::read_to_string(self.directory.path().join(file)).unwrap_or_default())
+            .concat()
     }
 
     /// What it counts, from its monitoring port.
@@ -244,8 +262,8 @@ impl Broker {
             "server_name: {}\nlisten: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nmax_payload: {}\n\
              ports_file_dir: \"{directory}\"\nlog_file: \"{directory}/log\"\n",
             self.name,
-            port(self.ports.clients),
-            port(self.ports.monitor),
+            port(self.configured.clients),
+            port(self.configured.monitor),
             self.options.max_payload,
         );
         if self.options.tls {
@@ -256,7 +274,7 @@ impl Broker {
             let _ = writeln!(
                 text,
                 "cluster {{ name: roomcast, listen: \"127.0.0.1:{}\", no_advertise: {}, routes: [{}] }}",
-                port(self.ports.routes),
+                port(self.configured.routes),
                 !self.options.advertise,
                 routes.join(", ")
             );
@@ -279,6 +297,7 @@ impl Broker {
     }
 
     async fn launch(&mut self) {
+        self.configured = self.ports;
         self.write_configuration();
         let deadline = Instant::now() + DEADLINE;
         'again: loop {
@@ -349,7 +368,8 @@ impl Process {
             .arg(directory.join("configuration"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            // What is wrong with a configuration is written here, not to the log.
+            .stderr(std::fs::File::create(directory.join("stderr")).expect("a writable temporary directory"))
             .spawn()
             .expect("nats-server runs");
         let watchdog = Command::new("sh")

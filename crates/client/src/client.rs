@@ -1,7 +1,7 @@
 //! The application's handles and the task behind them, which connects, runs the connection, and connects again.
 //!
-//! What lives here: the thin shell. What does not: the decisions (`reconnect`, `outbox`, `pulse`) and the moving of packets
-//! (`connection`).
+//! What lives here: the thin shell. What does not: the decisions (`reconnect`, `outbox`, `pulse`), the moving of packets
+//! (`connection`), and the move from a draining node to another (`moving`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,12 +12,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use url::Url;
 
-use crate::connection::{End, Settings};
+use crate::connection::{End, now};
 use crate::dial::{self, Transport};
+use crate::handover::Marker;
 use crate::inbox::{self, InboxReader, InboxWriter, Received};
 use crate::options::{ClientOptions, OptionsError};
 use crate::outbox::{Outgoing, SendError};
-use crate::reconnect::{ClosedReason, Plan, Reconnect};
+use crate::reconnect::{ClosedReason, Ended, Plan, Reconnect};
 use crate::shared::{Shared, Stats, count};
 
 /// What a client is doing.
@@ -84,7 +85,8 @@ impl Client {
     /// Outside of a tokio runtime.
     pub fn connect(options: ClientOptions) -> Result<Self, OptionsError> {
         let urls = options.validate()?;
-        let shared = Arc::new(Shared::new(options.send_queue));
+        let marker = options.notices.then(|| Marker::new(options.dialect));
+        let shared = Arc::new(Shared::new(options.send_queue, marker));
         let (inbox_writer, inbox) = inbox::inbox(options.receive_queue);
         let (state_writer, state) =
             watch::channel(State::Connecting { endpoint: options.endpoints[0].clone(), attempt: 1 });
@@ -225,12 +227,12 @@ impl Sender {
 }
 
 /// The one task: connects, runs the connection, and connects again.
-struct Task {
-    options: ClientOptions,
+pub(crate) struct Task {
+    pub(crate) options: ClientOptions,
     /// Where to join at each endpoint.
-    urls: Vec<Url>,
-    shared: Arc<Shared>,
-    inbox: InboxWriter,
+    pub(crate) urls: Vec<Url>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) inbox: InboxWriter,
     state: watch::Sender<State>,
 }
 
@@ -243,31 +245,35 @@ impl Task {
     }
 
     async fn until_closed(&self) -> ClosedReason {
-        let mut reconnect = Reconnect::new(self.options.reconnect.clone(), self.urls.len());
-        let mut plan = reconnect.start();
+        let mut reconnect = Reconnect::new(self.options.reconnect.clone(), self.urls.len(), fastrand::u64(..));
+        let mut plan = reconnect.start(now());
         let mut why = String::new();
         loop {
             let (after, endpoint, attempt) = match plan {
                 Plan::Connect { after, endpoint, attempt } => (after, endpoint, attempt),
                 Plan::Finish(reason) => return reason,
             };
-            let (ended, up_for) = tokio::select! {
+            let line = tokio::select! {
                 biased;
                 // A connection closes itself, with what still waits: only what comes before it is cut short.
-                () = self.closing_unless_connected() => return ClosedReason::Local,
-                attempt = self.attempt(after, endpoint, attempt, &why) => match attempt {
+                () = self.shared.closing.cancelled() => return ClosedReason::Local,
+                line = self.attempt(after, endpoint, attempt, &why) => line,
+            };
+            let (ended, up_for) = match line {
+                Ok(line) => match self.stay(line, endpoint, &mut reconnect).await {
                     (End::Local, _) => return ClosedReason::Local,
-                    (End::Remote(ended), up_for) => (ended, up_for),
+                    (End::Remote(ended), up_for) => (ended, Some(up_for)),
                 },
+                Err(ended) => (ended, None),
             };
             tracing::debug!(%ended, "connection over");
             why = ended.to_string();
-            plan = reconnect.after(&ended, up_for, fastrand::f64());
+            plan = reconnect.after(&ended, up_for, now());
         }
     }
 
     /// Tells the application, unless it is nothing new.
-    fn tell(&self, state: State) {
+    pub(crate) fn tell(&self, state: State) {
         self.state.send_if_modified(|old| {
             let news = *old != state;
             *old = state;
@@ -275,41 +281,14 @@ impl Task {
         });
     }
 
-    async fn closing_unless_connected(&self) {
-        self.shared.closing.cancelled().await;
-        let mut state = self.state.subscribe();
-        // An error is impossible: this task holds the sender.
-        let _ = state.wait_for(|state| !matches!(state, State::Connected { .. })).await;
-    }
-
-    /// Waits, connects, and runs the connection. Also says for how long it was up, if it ever was.
-    async fn attempt(&self, after: Duration, endpoint: usize, attempt: u32, why: &str) -> (End, Option<Duration>) {
+    /// Waits and connects.
+    async fn attempt(&self, after: Duration, endpoint: usize, attempt: u32, why: &str) -> Result<dial::Line, Ended> {
         if !after.is_zero() {
-            let until = Instant::now() + after;
+            let until = now() + after;
             self.tell(State::Waiting { until, reason: why.to_owned() });
             tokio::time::sleep(after).await;
         }
-        let place = self.options.endpoints[endpoint].clone();
-        self.tell(State::Connecting { endpoint: place.clone(), attempt });
-        let url = &self.urls[endpoint];
-        let dead_after = self.options.keep_alive.dead_after;
-        match dial::dial(url, &self.options.trust, self.options.connect_timeout, dead_after).await {
-            Ok(line) => {
-                let (end, up_for) = self.connected(line, place).await;
-                (end, Some(up_for))
-            }
-            Err(ended) => (End::Remote(ended), None),
-        }
-    }
-
-    async fn connected(&self, line: dial::Line, endpoint: Url) -> (End, Duration) {
-        let since = tokio::time::Instant::now();
-        let number = count(&self.shared.counters.connections, 1);
-        self.shared.connected();
-        self.tell(State::Connected { endpoint, transport: line.transport(), since: since.into_std(), number });
-        let settings = Settings { keep_alive: self.options.keep_alive, flush: self.options.flush_timeout };
-        let end = line.run(number, &self.shared, &self.inbox, settings).await;
-        self.shared.disconnected();
-        (end, since.elapsed())
+        self.tell(State::Connecting { endpoint: self.options.endpoints[endpoint].clone(), attempt });
+        dial::dial(&self.urls[endpoint], &self.options).await
     }
 }

@@ -1,7 +1,7 @@
 //! One connection, from joined to ended: reads into the inbox, writes from the outbox, keeps it alive.
 //!
-//! What lives here: moving packets. What does not: how the connection came about, and what follows from its end
-//! (`reconnect`). Generic over the transport's halves, so that it is tested without sockets.
+//! What lives here: moving packets. What does not: how the connection came about, what follows from its end (`reconnect`),
+//! and what it may do while another one is beside it (`gate`). Generic over the transport's halves, so that it is tested without sockets.
 
 use std::future::{Future, pending};
 use std::io;
@@ -9,12 +9,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use roomcast_protocol::notice::Notice;
 use roomcast_protocol::{CloseCode, PacketBuffer};
 use roomcast_transport::{Incoming, PacketReader, ReadError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::inbox::{InboxWriter, Received};
+use crate::gate::{Gate, Mode, Taken};
+use crate::inbox::InboxWriter;
 use crate::outbox::Batch;
 use crate::pulse::{KeepAlive, Pulse};
 use crate::reconnect::Ended;
@@ -80,14 +82,14 @@ impl Line {
 }
 
 /// On tokio's clock, so that tests can pause it.
-fn now() -> std::time::Instant {
+pub(crate) fn now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// Runs a connection until it ends. `number` counts this client's connections from 1.
+/// Runs a connection until it ends. `gate` says what it may do.
 pub(crate) async fn run<R: PacketReader, W: ClientSink>(
     (mut reader, mut writer): (R, W),
-    number: u64,
+    gate: &Gate,
     shared: &Shared,
     inbox: &InboxWriter,
     settings: Settings,
@@ -98,10 +100,11 @@ pub(crate) async fn run<R: PacketReader, W: ClientSink>(
         pong_due: Notify::new(),
     };
     let end = tokio::select! {
-        ended = read_all(&mut reader, number, &line, shared, inbox) => End::Remote(ended),
-        end = write_all(&mut writer, &line, shared, settings.keep_alive.dead_after) => end,
+        ended = read_all(&mut reader, gate, &line, shared, inbox) => End::Remote(ended),
+        end = write_all(&mut writer, gate, &line, shared, settings.keep_alive.dead_after) => end,
         ended = watch(&line, settings.keep_alive.dead_after) => End::Remote(ended),
         () = flush_time_over(shared, settings.flush) => End::Local,
+        () = abandoned(gate) => End::Local,
     };
     match &end {
         End::Local => writer.close(CloseCode::Done, "bye").await,
@@ -115,7 +118,7 @@ pub(crate) async fn run<R: PacketReader, W: ClientSink>(
 
 async fn read_all<R: PacketReader>(
     reader: &mut R,
-    number: u64,
+    gate: &Gate,
     line: &Line,
     shared: &Shared,
     inbox: &InboxWriter,
@@ -129,18 +132,14 @@ async fn read_all<R: PacketReader>(
         };
         line.pulse(|pulse| pulse.heard(now()));
         match incoming {
-            Incoming::Packet => {
-                let packet = Received { bytes: Bytes::copy_from_slice(buffer.payload()), connection: number };
-                count(&shared.counters.received, 1);
-                count(&shared.counters.received_bytes, packet.bytes.len());
-                if let Err(packet) = inbox.try_put(packet) {
-                    line.pulse(|pulse| pulse.set_deaf(true, now()));
-                    if !inbox.put(packet).await {
-                        // Nobody takes packets any more, so a local close is under way.
-                        pending::<()>().await;
-                    }
-                    line.pulse(|pulse| pulse.set_deaf(false, now()));
+            Incoming::Packet if shared.marker.is_some() && Notice::parse(buffer.payload()).is_some() => {
+                // Only a client says that it is done; from a server it means nothing.
+                if Notice::parse(buffer.payload()) == Some(Notice::Leave) {
+                    gate.leave.cancel();
                 }
+            }
+            Incoming::Packet => {
+                receive(Bytes::copy_from_slice(buffer.payload()), gate, line, shared, inbox).await;
             }
             Incoming::Ping(payload) => line.set_pong(payload),
             Incoming::Alive => {}
@@ -149,25 +148,70 @@ async fn read_all<R: PacketReader>(
     }
 }
 
-/// Ends with `Local` once a local close has nothing left to send.
-async fn write_all<W: ClientSink>(writer: &mut W, line: &Line, shared: &Shared, longest: Duration) -> End {
+/// Hands a packet on, as the gate says. Waits where there is no room for it: nothing is read meanwhile.
+async fn receive(mut bytes: Bytes, gate: &Gate, line: &Line, shared: &Shared, inbox: &InboxWriter) {
+    let deaf = |deaf| {
+        line.pulse(|pulse| pulse.set_deaf(deaf, now()));
+        if !deaf {
+            gate.was_deaf(now());
+        }
+    };
+    let mut full = false;
     loop {
+        match gate.take(bytes, shared, now()) {
+            Taken::Kept => return,
+            Taken::Pass(packet) => {
+                shared.received(packet.bytes.len());
+                if let Err(packet) = inbox.try_put(packet) {
+                    deaf(true);
+                    if !inbox.put(packet).await {
+                        // Nobody takes packets any more, so a local close is under way.
+                        pending::<()>().await;
+                    }
+                    deaf(false);
+                }
+                return;
+            }
+            Taken::Full(back) => {
+                if !std::mem::replace(&mut full, true) {
+                    count(&shared.counters.held_full, 1);
+                }
+                deaf(true);
+                gate.opened().await;
+                deaf(false);
+                bytes = back;
+            }
+        }
+    }
+}
+
+/// Ends with `Local` once a local close has nothing left to send.
+async fn write_all<W: ClientSink>(writer: &mut W, gate: &Gate, line: &Line, shared: &Shared, longest: Duration) -> End {
+    let mut modes = gate.mode();
+    let mut done = false;
+    loop {
+        let mode = *modes.borrow_and_update();
+        let sends = mode == Mode::Send;
         let written = if let Some(payload) = line.take_pong() {
             timeout(longest, writer.pong(payload)).await
         } else if now() >= line.pulse(|pulse| pulse.next_ping()) {
             line.pulse(|pulse| pulse.pinged(now()));
             timeout(longest, writer.ping()).await
-        } else if let Some(batch) = shared.take() {
+        } else if mode == Mode::Finish && !done {
+            done = true;
+            timeout(longest, writer.send(&[Bytes::from_static(Notice::Done.bytes())])).await
+        } else if sends && let Some(batch) = shared.take() {
             timeout(longest, write_batch(writer, batch, shared)).await
-        } else if shared.closing.is_cancelled() {
+        } else if sends && shared.closing.is_cancelled() {
             writer.confirmed().await; // bounded by the time to flush
             return End::Local;
         } else {
             let next_ping = line.pulse(|pulse| pulse.next_ping());
             tokio::select! {
-                () = shared.filled.notified() => {}
+                () = shared.filled.notified(), if sends => {}
                 () = line.pong_due.notified() => {}
-                () = shared.closing.cancelled() => {}
+                () = shared.closing.cancelled(), if sends => {}
+                _ = modes.changed() => {} // an error is impossible: the gate holds the sender
                 () = sleep_until(next_ping.into()) => {}
             }
             continue;
@@ -194,6 +238,10 @@ async fn write_batch<W: ClientSink>(writer: &mut W, batch: Batch, shared: &Share
         Batch::Unreliable(packet) => (1, packet.len()),
     };
     let mut guard = Unconfirmed { shared, packets };
+    match &batch {
+        Batch::Reliable(packets) => shared.remember_sent(packets, now()),
+        Batch::Unreliable(packet) => shared.remember_sent([packet], now()),
+    }
     match batch {
         Batch::Reliable(packets) => writer.send(&packets).await?,
         Batch::Unreliable(packet) => writer.send_unreliable(packet).await?,
@@ -225,6 +273,12 @@ async fn watch(line: &Line, dead_after: Duration) -> Ended {
             None => sleep(dead_after).await,
         }
     }
+}
+
+/// Ends when the connection is to be closed, whatever the server does.
+async fn abandoned(gate: &Gate) {
+    // An error is impossible: the gate holds the sender.
+    let _ = gate.mode().wait_for(|mode| *mode == Mode::Abandon).await;
 }
 
 /// Ends when a local close has had its time to send what waits.

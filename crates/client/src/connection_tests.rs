@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use roomcast_protocol::Dialect;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::inbox::{InboxReader, inbox};
+use crate::handover::Marker;
+use crate::inbox::{InboxReader, Received, inbox};
 use crate::outbox::{Outgoing, QueueBounds};
 
 const KEEP_ALIVE: KeepAlive = KeepAlive { every: Duration::from_secs(5), dead_after: Duration::from_secs(15) };
@@ -90,7 +92,7 @@ struct Bench {
 }
 
 fn start(writes: usize, fail: bool) -> Bench {
-    let shared = Arc::new(Shared::new(QueueBounds { packets: 100, bytes: 1 << 20 }));
+    let shared = Arc::new(Shared::new(QueueBounds { packets: 100, bytes: 1 << 20 }, Some(Marker::new(Dialect::Seed))));
     shared.connected();
     let (say, said) = mpsc::unbounded_channel();
     let (hear, heard) = mpsc::unbounded_channel();
@@ -99,7 +101,7 @@ fn start(writes: usize, fail: bool) -> Bench {
     let settings = Settings { keep_alive: KEEP_ALIVE, flush: Duration::from_secs(2) };
     let end = tokio::spawn({
         let shared = Arc::clone(&shared);
-        async move { run(halves, 7, &shared, &inbox_writer, settings).await }
+        async move { run(halves, &Gate::open(7), &shared, &inbox_writer, settings).await }
     });
     Bench { shared, inbox, say, heard, end }
 }

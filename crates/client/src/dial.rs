@@ -3,16 +3,16 @@
 //! The only place that tells the two transports apart.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
-use roomcast_protocol::CloseCode;
-use roomcast_transport::tls::ClientTrust;
+use roomcast_protocol::{CloseCode, notice};
 use roomcast_transport::{websocket, webtransport};
 use url::Url;
 
 use crate::connection::{self, ClientSink, End, Settings};
+use crate::gate::Gate;
 use crate::inbox::InboxWriter;
+use crate::options::ClientOptions;
 use crate::reconnect::Ended;
 use crate::shared::Shared;
 
@@ -49,32 +49,35 @@ impl Line {
     }
 
     /// Runs the connection until it ends.
-    pub(crate) async fn run(self, number: u64, shared: &Shared, inbox: &InboxWriter, settings: Settings) -> End {
+    pub(crate) async fn run(self, gate: &Gate, shared: &Shared, inbox: &InboxWriter, settings: Settings) -> End {
         match self {
-            Self::WebSocket(reader, writer) => connection::run((reader, writer), number, shared, inbox, settings).await,
+            Self::WebSocket(reader, writer) => connection::run((reader, writer), gate, shared, inbox, settings).await,
             Self::WebTransport(reader, writer) => {
-                connection::run((*reader, writer), number, shared, inbox, settings).await
+                connection::run((*reader, writer), gate, shared, inbox, settings).await
             }
         }
     }
 }
 
-/// Connects within `timeout`, or says how the attempt ended. `dead_after` is for QUIC, which watches over the connection
-/// by itself.
-pub(crate) async fn dial(
-    url: &Url,
-    trust: &ClientTrust,
-    timeout: Duration,
-    dead_after: Duration,
-) -> Result<Line, Ended> {
+/// Connects, or says how the attempt ended.
+pub(crate) async fn dial(url: &Url, options: &ClientOptions) -> Result<Line, Ended> {
+    let ClientOptions { trust, connect_timeout, .. } = options;
+    let mut headers = http::HeaderMap::new();
+    if options.notices {
+        headers.insert(notice::HEADER, http::HeaderValue::from_static(notice::VERSION));
+    }
     if url.scheme() == "https" {
-        let options = webtransport::Options { handshake: timeout, idle: dead_after, ..webtransport::Options::client() };
-        match webtransport::connect_with(url.as_str(), trust, &options, http::HeaderMap::new()).await {
+        let options = webtransport::Options {
+            handshake: *connect_timeout,
+            idle: options.keep_alive.dead_after, // QUIC watches over the connection by itself
+            ..webtransport::Options::client()
+        };
+        match webtransport::connect_with(url.as_str(), trust, &options, headers).await {
             Ok((reader, writer)) => Ok(Line::WebTransport(Box::new(reader), writer)),
             Err(error) => Err(webtransport_failure(&error)),
         }
     } else {
-        match websocket::connect(url, trust, timeout).await {
+        match websocket::connect_with(url, trust, *connect_timeout, headers).await {
             Ok((reader, writer)) => Ok(Line::WebSocket(reader, writer)),
             Err(error) => Err(websocket_failure(&error)),
         }

@@ -13,7 +13,7 @@ use crate::reconnect::{PolicyError, ReconnectPolicy};
 /// Where to join, as whom, and how patiently. Start from [`ClientOptions::new`].
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// Nodes of one cluster, tried in turn: `ws://` and `wss://` for WebSocket, `https://` for WebTransport. Scheme, host
+    /// Nodes of one cluster, or what stands before them (`reconnect` says which is chosen when): `ws://` and `wss://` for WebSocket, `https://` for WebTransport. Scheme, host
     /// and port; a path, where given, goes before `/lobby/…`.
     pub endpoints: Vec<Url>,
     /// Who joins.
@@ -26,6 +26,10 @@ pub struct ClientOptions {
     pub trust: ClientTrust,
     /// What to do when a connection ends.
     pub reconnect: ReconnectPolicy,
+    /// Whether a draining node may ask this client to move (it does by default): the client joins another node, of
+    /// `endpoints`, while the old connection goes on, and goes over without a gap. Meanwhile it counts as two connections.
+    /// `false`: such a node closes the connection with 1001, and the client reconnects.
+    pub notices: bool,
     /// How to notice a dead server.
     pub keep_alive: KeepAlive,
     /// The longest that one attempt to connect may take, from the name's resolution to the join.
@@ -76,6 +80,7 @@ impl ClientOptions {
             dialect: Dialect::Seed,
             trust: ClientTrust::SystemRoots,
             reconnect: ReconnectPolicy::default(),
+            notices: true,
             keep_alive: KeepAlive::default(),
             connect_timeout: Duration::from_secs(10),
             flush_timeout: Duration::from_secs(2),

@@ -1,8 +1,11 @@
 //! What to do when a connection ends or does not come about: try again, when and where, or give up.
 //!
-//! What lives here: decisions only, without clock, sockets or randomness of its own. What does not: doing it (`client`).
+//! What lives here: decisions only, without clock, sockets or randomness of its own. What does not: doing it (`client`,
+//! `moving`), and which endpoint is a good one (`endpoints`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::endpoints::Endpoints;
 
 /// How long to wait before trying again. The n-th failure in a row is followed by `initial * factor^(n-1)`, at most
 /// `max`, varied by `jitter` so that the clients of a lost node do not all come back at once.
@@ -20,10 +23,20 @@ pub struct ReconnectPolicy {
     pub forget_after: Duration,
     /// After so many failures in a row the client gives up; `None`: never.
     pub attempts: Option<u32>,
+    /// When a connection is lost that had stayed up, and another endpoint is there, the client goes there after a wait of
+    /// anything between nothing and this: all clients of a lost node notice at the same moment.
+    pub spread: Duration,
+    /// How long an endpoint that failed or drains is avoided while there are others; up to eight times as long where it
+    /// fails again and again.
+    pub avoid: Duration,
+    /// Where the first connection goes: `false`, to the first endpoint that works, in the order given; `true`, to any. Later
+    /// ones go to any that is not avoided.
+    pub random_first: bool,
 }
 
 impl Default for ReconnectPolicy {
-    /// 250 ms, doubled up to 10 s, give or take half; forgotten after 10 s; never giving up.
+    /// 250 ms, doubled up to 10 s, give or take half; forgotten after 10 s; never giving up. Up to 500 ms before the first
+    /// attempt elsewhere; avoiding for 10 s; the first connection in order.
     fn default() -> Self {
         Self {
             initial: Duration::from_millis(250),
@@ -32,6 +45,9 @@ impl Default for ReconnectPolicy {
             jitter: 0.5,
             forget_after: Duration::from_secs(10),
             attempts: None,
+            spread: Duration::from_millis(500),
+            avoid: Duration::from_secs(10),
+            random_first: false,
         }
     }
 }
@@ -215,47 +231,62 @@ pub(crate) enum Plan {
 #[derive(Debug)]
 pub(crate) struct Reconnect {
     policy: ReconnectPolicy,
-    endpoints: usize,
+    endpoints: Endpoints,
+    /// Where the last attempt went, or goes next.
     endpoint: usize,
     /// In a row, since the last connection that stayed up.
     failures: u32,
     /// Times that a draining node was left without a wait, since the last connection that stayed up.
     handovers: usize,
+    /// Attempts in a row to join elsewhere while still connected.
+    failed_moves: u32,
     ever_connected: bool,
+    random: fastrand::Rng,
 }
 
 impl Reconnect {
-    /// For so many endpoints (at least one), tried in order.
-    pub(crate) fn new(policy: ReconnectPolicy, endpoints: usize) -> Self {
-        Self { policy, endpoints: endpoints.max(1), endpoint: 0, failures: 0, handovers: 0, ever_connected: false }
+    /// For so many endpoints (at least one). All its chance comes from `seed`.
+    pub(crate) fn new(policy: ReconnectPolicy, endpoints: usize, seed: u64) -> Self {
+        let endpoints = Endpoints::new(endpoints, policy.avoid);
+        Self {
+            policy,
+            endpoints,
+            endpoint: 0,
+            failures: 0,
+            handovers: 0,
+            failed_moves: 0,
+            ever_connected: false,
+            random: fastrand::Rng::with_seed(seed),
+        }
     }
 
-    /// The first attempt: at once, to the first endpoint.
-    pub(crate) fn start(&self) -> Plan {
+    /// The first attempt, at once.
+    pub(crate) fn start(&mut self, now: Instant) -> Plan {
+        self.choose(None, now);
         self.connect(Duration::ZERO)
     }
 
-    /// After an attempt failed (`up_for` is `None`) or a connection ended that was up for so long. `random` is from 0
-    /// to 1.
-    pub(crate) fn after(&mut self, ended: &Ended, up_for: Option<Duration>, random: f64) -> Plan {
-        self.ever_connected |= up_for.is_some();
-        if up_for.is_some_and(|up| up >= self.policy.forget_after) {
-            self.failures = 0;
-            self.handovers = 0;
+    /// After an attempt failed (`up_for` is `None`) or a connection ended that was up for so long.
+    pub(crate) fn after(&mut self, ended: &Ended, up_for: Option<Duration>, now: Instant) -> Plan {
+        if let Some(up_for) = up_for {
+            self.was_up(up_for);
         }
         let mut verdict = verdict(ended, self.ever_connected);
         // Nodes that all drain (or a proxy that answers for one) must not be asked in a busy loop: each endpoint once.
         if verdict == Verdict::Elsewhere {
-            if self.handovers >= self.endpoints {
+            self.endpoints.drains(self.endpoint, now);
+            if self.handovers >= self.endpoints.count() {
                 verdict = Verdict::Later;
             } else {
                 self.handovers += 1;
             }
+        } else {
+            self.endpoints.failed(self.endpoint, now);
         }
         match verdict {
             Verdict::Fatal => Plan::Finish(fatal(ended)),
             Verdict::Elsewhere => {
-                self.rotate();
+                self.choose(Some(self.endpoint), now);
                 self.connect(Duration::ZERO)
             }
             Verdict::Later => {
@@ -263,14 +294,66 @@ impl Reconnect {
                 if self.policy.attempts.is_some_and(|most| self.failures >= most) {
                     return Plan::Finish(ClosedReason::GaveUp { failures: self.failures, last: ended.to_string() });
                 }
-                self.rotate();
-                self.connect(self.policy.delay(self.failures, random))
+                let first = self.failures == 1 && up_for.is_some();
+                let after = if first && self.endpoints.has_healthy(self.endpoint, now) {
+                    self.policy.spread.mul_f64(self.random.f64())
+                } else {
+                    self.policy.delay(self.failures, self.random.f64())
+                };
+                self.choose(Some(self.endpoint), now);
+                self.connect(after)
             }
         }
     }
 
-    fn rotate(&mut self) {
-        self.endpoint = (self.endpoint + 1) % self.endpoints;
+    /// The node of this connection asks to leave: nobody goes there for a while.
+    pub(crate) fn asked_to_leave(&mut self, now: Instant) {
+        self.endpoints.drains(self.endpoint, now);
+    }
+
+    /// Where to join while this connection goes on, and after which wait.
+    pub(crate) fn next_move(&mut self, now: Instant) -> (Duration, usize) {
+        let random = self.random.f64();
+        let next = self.endpoints.choose(Some(self.endpoint), false, now, random);
+        // Nodes that all drain are not asked in a busy loop: each endpoint once without a wait.
+        let waits = u32::try_from(self.handovers.saturating_sub(self.endpoints.count())).unwrap_or(u32::MAX);
+        let waits = waits.saturating_add(self.failed_moves);
+        let after = if waits == 0 { Duration::ZERO } else { self.policy.delay(waits, self.random.f64()) };
+        (after, next)
+    }
+
+    /// Joining there failed, or the connection there ended before it was used.
+    pub(crate) fn move_failed(&mut self, endpoint: usize, now: Instant) {
+        self.endpoints.failed(endpoint, now);
+        self.failed_moves = self.failed_moves.saturating_add(1);
+    }
+
+    /// The new connection took over from one that was up for so long.
+    pub(crate) fn moved(&mut self, endpoint: usize, up_for: Duration) {
+        self.was_up(up_for);
+        self.endpoint = endpoint;
+        self.handovers += 1;
+        self.failed_moves = 0;
+    }
+
+    /// Whether a connection that ended so must not be followed by another one.
+    pub(crate) fn is_final(ended: &Ended) -> bool {
+        verdict(ended, true) == Verdict::Fatal
+    }
+
+    fn was_up(&mut self, up_for: Duration) {
+        self.ever_connected = true;
+        if up_for >= self.policy.forget_after {
+            self.failures = 0;
+            self.handovers = 0;
+            self.endpoints.is_good(self.endpoint);
+        }
+    }
+
+    fn choose(&mut self, except: Option<usize>, now: Instant) {
+        let in_order = !self.ever_connected && !self.policy.random_first;
+        let random = self.random.f64();
+        self.endpoint = self.endpoints.choose(except, in_order, now, random);
     }
 
     fn connect(&self, after: Duration) -> Plan {
@@ -290,149 +373,5 @@ fn fatal(ended: &Ended) -> ClosedReason {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LONG: Option<Duration> = Some(Duration::from_secs(60));
-    const SHORT: Option<Duration> = Some(Duration::from_millis(5));
-
-    fn machine(endpoints: usize) -> Reconnect {
-        let policy = ReconnectPolicy { jitter: 0.0, ..ReconnectPolicy::default() };
-        Reconnect::new(policy, endpoints)
-    }
-
-    fn lost() -> Ended {
-        Ended::Lost("reset".into())
-    }
-
-    fn refused(status: u16) -> Ended {
-        Ended::Refused { status, message: "no".into() }
-    }
-
-    fn connect(milliseconds: u64, endpoint: usize, attempt: u32) -> Plan {
-        Plan::Connect { after: Duration::from_millis(milliseconds), endpoint, attempt }
-    }
-
-    #[test]
-    fn waits_double_up_to_the_longest() {
-        let mut machine = machine(1);
-        assert_eq!(machine.start(), connect(0, 0, 1));
-        let waits = [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000];
-        for (attempt, wait) in (2..).zip(waits) {
-            assert_eq!(machine.after(&lost(), None, 0.5), connect(wait, 0, attempt));
-        }
-    }
-
-    #[test]
-    fn a_connection_that_stays_up_clears_the_count_and_a_short_one_does_not() {
-        let mut machine = machine(1);
-        assert_eq!(machine.after(&lost(), None, 0.0), connect(250, 0, 2));
-        assert_eq!(machine.after(&lost(), SHORT, 0.0), connect(500, 0, 3));
-        assert_eq!(machine.after(&lost(), LONG, 0.0), connect(250, 0, 2));
-    }
-
-    #[test]
-    fn endpoints_take_turns() {
-        let mut machine = machine(3);
-        for endpoint in [1, 2, 0, 1] {
-            let Plan::Connect { endpoint: next, .. } = machine.after(&lost(), None, 0.0) else { panic!("gave up") };
-            assert_eq!(next, endpoint);
-        }
-    }
-
-    #[test]
-    fn a_draining_node_is_left_at_once_but_not_in_a_loop() {
-        let mut machine = machine(2);
-        let draining = Ended::Closed(Some(1001));
-        assert_eq!(machine.after(&draining, LONG, 0.0), connect(0, 1, 1));
-        assert_eq!(machine.after(&draining, SHORT, 0.0), connect(0, 0, 1));
-        assert_eq!(machine.after(&draining, SHORT, 0.0), connect(250, 1, 2));
-        assert_eq!(machine.after(&draining, SHORT, 0.0), connect(500, 0, 3));
-        assert_eq!(machine.after(&draining, LONG, 0.0), connect(0, 1, 1));
-    }
-
-    #[test]
-    fn what_would_happen_again_is_fatal_and_says_why() {
-        for (ended, reason) in [
-            (Ended::Closed(Some(1000)), "the call is over"),
-            (Ended::Closed(Some(1008)), "the server closed with 1008 (against policy)"),
-            (Ended::Closed(Some(1009)), "the server closed with 1009 (message too large)"),
-            (Ended::Closed(Some(1003)), "the server closed with 1003 (unsupported message)"),
-            (refused(400), "the server refused with 400: no"),
-            (refused(401), "the server refused with 401: no"),
-            (refused(403), "the server refused with 403: no"),
-            (refused(404), "the server refused with 404: no"),
-            (refused(302), "the server refused with 302: no"),
-            (Ended::Untrusted("hash".into()), "the server's certificate is not trusted: hash"),
-        ] {
-            let Plan::Finish(why) = machine(3).after(&ended, None, 0.0) else { panic!("{ended:?} is not fatal") };
-            assert_eq!(why.to_string(), reason);
-        }
-    }
-
-    #[test]
-    fn what_may_pass_is_tried_again_later() {
-        let closes = [None, Some(1005), Some(1006), Some(1011), Some(1012), Some(1013), Some(4000)].map(Ended::Closed);
-        let refusals = [200, 408, 421, 425, 429, 500, 502, 503].map(refused);
-        let others = [lost(), Ended::Unreachable("x".into()), Ended::Misbehaved("x".into())];
-        for ended in closes.into_iter().chain(refusals).chain(others) {
-            assert_eq!(machine(1).after(&ended, SHORT, 0.0), connect(250, 0, 2), "{ended:?}");
-        }
-        assert_eq!(machine(1).after(&Ended::Untrusted("x".into()), SHORT, 0.0), connect(250, 0, 2));
-    }
-
-    #[test]
-    fn it_gives_up_after_the_allowed_failures() {
-        let policy = ReconnectPolicy { attempts: Some(3), ..ReconnectPolicy::default() };
-        let mut machine = Reconnect::new(policy, 1);
-        assert!(matches!(machine.after(&lost(), None, 0.0), Plan::Connect { .. }));
-        assert!(matches!(machine.after(&lost(), None, 0.0), Plan::Connect { .. }));
-        let Plan::Finish(reason) = machine.after(&lost(), None, 0.0) else { panic!("went on") };
-        assert_eq!(reason.to_string(), "gave up after 3 failures; the last one: connection lost: reset");
-    }
-
-    #[test]
-    fn values_out_of_bounds_are_refused() {
-        let good = ReconnectPolicy::default();
-        assert_eq!(good.validate(), Ok(()));
-        for (bad, error) in [
-            (ReconnectPolicy { initial: Duration::ZERO, ..good.clone() }, PolicyError::Initial),
-            (ReconnectPolicy { max: Duration::from_millis(1), ..good.clone() }, PolicyError::Max),
-            (ReconnectPolicy { factor: 0.9, ..good.clone() }, PolicyError::Factor),
-            (ReconnectPolicy { factor: f64::NAN, ..good.clone() }, PolicyError::Factor),
-            (ReconnectPolicy { factor: f64::INFINITY, ..good.clone() }, PolicyError::Factor),
-            (ReconnectPolicy { jitter: 1.1, ..good.clone() }, PolicyError::Jitter),
-            (ReconnectPolicy { jitter: f64::NAN, ..good }, PolicyError::Jitter),
-        ] {
-            assert_eq!(bad.validate(), Err(error));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_wait_is_in_its_range_and_ranges_do_not_shrink(
-            initial in 1_u64..10_000,
-            above in 0_u64..1_000_000,
-            factor in 1.0..10.0_f64,
-            jitter in 0.0..=1.0_f64,
-            failures in prop_oneof![1_u32..40, Just(u32::MAX)],
-            random in 0.0..=1.0_f64,
-        ) {
-            let policy = ReconnectPolicy {
-                initial: Duration::from_millis(initial),
-                max: Duration::from_millis(initial + above),
-                factor,
-                jitter,
-                ..ReconnectPolicy::default()
-            };
-            prop_assert_eq!(policy.validate(), Ok(()));
-            let (low, high) = policy.delay_range(failures);
-            let delay = policy.delay(failures, random);
-            prop_assert!(low <= delay && delay <= high && high <= policy.max);
-            let (next_low, next_high) = policy.delay_range(failures.saturating_add(1));
-            prop_assert!(low <= next_low && high <= next_high);
-        }
-    }
-}
+#[path = "reconnect_tests.rs"]
+mod tests;

@@ -1,11 +1,15 @@
 //! What the application's handles and the connection's task share: the outbox, the wish to close, the counters.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::handover::{Marker, Memory};
 use crate::outbox::{Batch, Outbox, Outgoing, QueueBounds, SendError};
 
 /// How many packets went where, since the client was made. Every packet given to `send` is in exactly one of `sent`,
@@ -22,12 +26,25 @@ pub struct Stats {
     pub dropped: u64,
     /// Packets that `send` did not take: the error said why.
     pub refused: u64,
-    /// Packets received.
+    /// Packets received. One that two connections brought is received once.
     pub received: u64,
     /// Their bytes.
     pub received_bytes: u64,
     /// Connections made.
     pub connections: u64,
+    /// Moves from a draining node to another without a gap: those of the connections that were joined before the last one
+    /// had ended.
+    pub handovers: u64,
+    /// Packets that the new connection of a move brought after the old one had: left out, and not `received` again.
+    pub matched: u64,
+    /// This client's own packets, sent on the old connection of a move, that came back by the new one: left out.
+    pub echoes: u64,
+    /// Times that the new connection of a move was not read further, since more waited for the old one's end than
+    /// `receive_queue` holds. Nothing is lost by it here.
+    pub held_full: u64,
+    /// Packets of an old connection that were forgotten during a move, since they were more than can be remembered: the new
+    /// one may have brought them again.
+    pub forgotten: u64,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +57,11 @@ pub(crate) struct Counters {
     pub(crate) received: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) connections: AtomicU64,
+    pub(crate) handovers: AtomicU64,
+    pub(crate) matched: AtomicU64,
+    pub(crate) echoes: AtomicU64,
+    pub(crate) held_full: AtomicU64,
+    pub(crate) forgotten: AtomicU64,
 }
 
 /// Adds to a counter and returns its new value.
@@ -56,17 +78,45 @@ pub(crate) struct Shared {
     pub(crate) drained: Notify,
     pub(crate) closing: CancellationToken,
     pub(crate) counters: Counters,
+    /// Where packets are remembered, for a move to another node.
+    pub(crate) marker: Option<Marker>,
+    sent: Mutex<Memory<u64>>,
 }
 
 impl Shared {
-    pub(crate) fn new(bounds: QueueBounds) -> Self {
+    /// `marker` is given where the client may be asked to move to another node.
+    pub(crate) fn new(bounds: QueueBounds, marker: Option<Marker>) -> Self {
         Self {
             outbox: Mutex::new(Outbox::new(bounds)),
             filled: Notify::new(),
             drained: Notify::new(),
             closing: CancellationToken::new(),
             counters: Counters::default(),
+            marker,
+            sent: Mutex::default(),
         }
+    }
+
+    /// These are about to be sent; they may come back.
+    pub(crate) fn remember_sent<'a>(&self, packets: impl IntoIterator<Item = &'a Bytes>, now: Instant) {
+        let Some(marker) = &self.marker else { return };
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        for packet in packets {
+            // What no longer fits in the memory is counted nowhere: nothing waits for it unless a move is under way, and
+            // that ends long before so much was sent.
+            sent.add(marker.sent(packet), now);
+        }
+    }
+
+    /// What was sent lately, the oldest first.
+    pub(crate) fn sent_lately<T>(&self, now: Instant, act: impl FnOnce(&VecDeque<(u64, Instant)>) -> T) -> T {
+        act(self.sent.lock().unwrap_or_else(PoisonError::into_inner).entries(now))
+    }
+
+    /// A packet is handed on to the application.
+    pub(crate) fn received(&self, bytes: usize) {
+        count(&self.counters.received, 1);
+        count(&self.counters.received_bytes, bytes);
     }
 
     fn outbox<T>(&self, act: impl FnOnce(&mut Outbox) -> T) -> T {
@@ -121,6 +171,11 @@ impl Shared {
             received: read(&counters.received),
             received_bytes: read(&counters.received_bytes),
             connections: read(&counters.connections),
+            handovers: read(&counters.handovers),
+            matched: read(&counters.matched),
+            echoes: read(&counters.echoes),
+            held_full: read(&counters.held_full),
+            forgotten: read(&counters.forgotten),
         }
     }
 }

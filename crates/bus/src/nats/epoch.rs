@@ -15,23 +15,29 @@ use async_nats::client::PublishErrorKind;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError, ServerInfo, Subscriber};
 use futures_util::StreamExt;
 use roomcast_protocol::{RoomSubject, Sender};
-use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinError, JoinSet, unconstrained};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::Shared;
 use super::interest::{Id, Wanted};
 use super::options::Address;
 use super::outgoing::Outgoing;
 use super::reports::Violations;
+use super::stalls::{self, Stalls};
 use crate::buffer::Buffer;
 use crate::{BrokerInfo, Delivery, Letter};
 
 /// Commands that wait in the client library. Small: nothing of it can be dropped.
 const CLIENT_CAPACITY: usize = 16;
 
-/// Messages that wait between the library's reader and the task that moves them on, which does nothing else.
-const SUBSCRIPTION_CAPACITY: usize = 8_192;
+/// Bytes that the library reads at once. It reads up to 128 times before other tasks have their turn, so this bounds what can wait
+/// between it and a task that moves messages on: 4 MiB.
+const READ_BUFFER: u16 = 32 * 1024;
+
+/// Messages that may wait there, for each subscription: as many as so many bytes can hold, since the library drops what is
+/// more, and tells of that only as long as it has room to.
+const SUBSCRIPTION_CAPACITY: usize = 128 * 1024;
 
 /// Events that wait for the driver.
 const EVENTS: usize = 64;
@@ -101,6 +107,7 @@ pub(super) async fn connect(shared: &Shared, address: &Address) -> Result<Connec
         .request_timeout(None)
         .client_capacity(CLIENT_CAPACITY)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .read_buffer_capacity(READ_BUFFER)
         .skip_subject_validation(true) // our own types make no others
         .event_callback(move |event| {
             let tell = tell.clone();
@@ -152,6 +159,7 @@ pub(super) async fn run(shared: &Arc<Shared>, connection: Connection, may_leave:
         sid: 0,
     };
     let handed = Arc::new(AtomicU64::new(0));
+    let (pumping, pumped) = oneshot::channel();
     let ended = tokio::select! {
         () = shared.told_to_close() => Ended::Closed,
         ready = epoch.subscribe_to_all() => if ready.is_err() {
@@ -159,12 +167,12 @@ pub(super) async fn run(shared: &Arc<Shared>, connection: Connection, may_leave:
         } else {
             let (name, version, cluster) = (info.server_name, info.version, info.cluster);
             shared.up(BrokerInfo { name, version, cluster, max_payload: info.max_payload, url: address.url() });
-            epoch.tasks.spawn(pump(Arc::clone(shared), epoch.client.clone(), Arc::clone(&handed)));
+            epoch.tasks.spawn(pump(Arc::clone(shared), epoch.client.clone(), Arc::clone(&handed), pumping));
             epoch.carry(&mut events, may_leave).await
         }
     };
     if !matches!(ended, Ended::Lost) {
-        epoch.flush(&handed).await;
+        epoch.flush(pumped).await;
     }
     shared.lost();
     epoch.tasks.shutdown().await;
@@ -197,19 +205,22 @@ impl Epoch {
         self.client.flush().await.map_err(|_| Gone)
     }
 
+    /// The tasks that move messages on take all that is there in one turn, as the library's reader does: with the runtime's usual
+    /// bound of 128 they would fall behind it.
     async fn hear(&mut self, id: Id, wanted: Wanted) -> Result<(), Gone> {
         match &wanted {
             Wanted::Room(subject, buffer) => {
                 let subscriber = self.subscribe(subject.as_str()).await?;
                 let moving = move_packets(Arc::clone(&self.shared), subscriber, Arc::clone(buffer));
-                let task = self.tasks.spawn(moving);
+                let task = self.tasks.spawn(unconstrained(moving));
                 self.sids.insert(self.sid, wanted);
                 self.heard.insert(id, vec![(self.sid, task)]);
             }
             Wanted::Inbox(subjects, buffer) => {
                 for subject in subjects {
                     let subscriber = self.subscribe(subject.as_str()).await?;
-                    let task = self.tasks.spawn(move_letters(subscriber, Arc::clone(buffer)));
+                    let moving = move_letters(subscriber, Arc::clone(buffer));
+                    let task = self.tasks.spawn(unconstrained(moving));
                     self.sids.insert(self.sid, wanted.clone());
                     self.heard.entry(id).or_default().push((self.sid, task));
                 }
@@ -235,11 +246,21 @@ impl Epoch {
     async fn carry(&mut self, events: &mut mpsc::Receiver<Event>, may_leave: bool) -> Ended {
         let shared = Arc::clone(&self.shared);
         let mut violations = Violations::default();
+        let mut stalls = Stalls::new(Instant::now());
+        let mut ticks = interval(stalls::TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shared.told_to_close() => return Ended::Closed,
+                _ = ticks.tick() => stalls.look(Instant::now()),
                 event = events.recv() => match event {
-                    None | Some(Event::Disconnected | Event::Closed) => return Ended::Lost,
+                    None | Some(Event::Disconnected | Event::Closed) => {
+                        if let Some(late) = stalls.recent(Instant::now()) {
+                            shared.outgoing.count(|counts| counts.slow += 1);
+                            tracing::warn!("the bus read nothing for {late:?}: the broker cuts off who is too slow for it");
+                        }
+                        return Ended::Lost;
+                    }
                     Some(Event::LameDuckMode) if may_leave => return Ended::Leaving,
                     Some(event) => self.note(&event, &mut violations),
                 },
@@ -286,18 +307,14 @@ impl Epoch {
         }
     }
 
-    /// Sends what waits, as far as the broker takes it in time.
-    async fn flush(&mut self, handed: &AtomicU64) {
+    /// Sends what waits, as far as the broker takes it in time. What it does not is dropped and counted with the rest.
+    async fn flush(&mut self, pumped: oneshot::Receiver<()>) {
         self.shared.outgoing.refuse();
-        self.tasks.shutdown().await;
         let rest = async {
-            let mut batch = Vec::new();
-            while self.shared.outgoing.take(&mut batch) {
-                hand_over(&self.shared.outgoing, &self.client, handed, &mut batch).await.ok()?;
-            }
-            self.client.flush().await.ok()
+            // Told by being dropped.
+            let _ = pumped.await;
+            self.client.flush().await
         };
-        // What cannot be flushed is dropped and counted with the rest.
         let _ = timeout(FLUSH, rest).await;
     }
 }
@@ -311,11 +328,10 @@ fn hand_on_panic(ended: Result<(), JoinError>) {
     }
 }
 
-/// Hands what waits to the library, as fast as it takes it.
-async fn pump(shared: Arc<Shared>, client: Client, handed: Arc<AtomicU64>) {
+/// Hands what waits to the library, as fast as it takes it, until nothing more comes.
+async fn pump(shared: Arc<Shared>, client: Client, handed: Arc<AtomicU64>, _running: oneshot::Sender<()>) {
     let mut batch = Vec::new();
-    loop {
-        shared.outgoing.next(&mut batch).await;
+    while shared.outgoing.next(&mut batch).await {
         if hand_over(&shared.outgoing, &client, &handed, &mut batch).await.is_err() {
             return;
         }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use crate::{BusCounts, Published};
 
 /// What is handed over at once. More would only wait in the client library, where nothing can be dropped.
-const BATCH: Batch = Batch { packets: 64, bytes: 256 * 1024 };
+const BATCH: Batch = Batch { packets: 32, bytes: 128 * 1024 };
 
 /// A message on its way to the broker.
 #[derive(Debug)]
@@ -133,6 +133,7 @@ impl Outgoing {
     /// Nothing more is taken; what waits stays, to be sent before an orderly end.
     pub(super) fn refuse(&self) {
         self.set_open(&mut self.lock(), 0);
+        self.filled.notify_one();
     }
 
     /// The connection is lost: nothing more is taken, what waits is dropped.
@@ -150,19 +151,24 @@ impl Outgoing {
         self.carried.store(max_payload, Ordering::Relaxed);
     }
 
-    /// Moves the next messages to `out`, once there are some. Cancel-safe.
-    pub(super) async fn next(&self, out: &mut Vec<Message>) {
-        while !self.take(out) {
+    /// Moves the next messages to `out`, once there are some, up to a batch; false where nothing is left and nothing more is taken.
+    /// Cancel-safe; for one reader.
+    pub(super) async fn next(&self, out: &mut Vec<Message>) -> bool {
+        loop {
+            {
+                let now = self.now();
+                let mut waiting = self.lock();
+                let Waiting { queue, counts, open } = &mut *waiting;
+                let mut drops = |_: &Message, reason| *counter(counts, reason) += 1;
+                if queue.drain(now, &self.limits, BATCH, out, &mut drops).packets > 0 {
+                    return true;
+                }
+                if *open == 0 {
+                    return false;
+                }
+            }
             self.filled.notified().await;
         }
-    }
-
-    /// Moves what is there to `out`, up to a batch; false where there is nothing.
-    pub(super) fn take(&self, out: &mut Vec<Message>) -> bool {
-        let now = self.now();
-        let mut waiting = self.lock();
-        let Waiting { queue, counts, .. } = &mut *waiting;
-        queue.drain(now, &self.limits, BATCH, out, &mut |_, reason| *counter(counts, reason) += 1).packets > 0
     }
 
     /// Counts what happened elsewhere.
@@ -187,6 +193,7 @@ fn counter(counts: &mut BusCounts, reason: DropReason) -> &mut u64 {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
     use roomcast_protocol::PacketBuffer;
 
     use super::*;
@@ -204,7 +211,7 @@ mod tests {
 
     fn waiting(outgoing: &Outgoing) -> Vec<String> {
         let mut out = Vec::new();
-        outgoing.take(&mut out);
+        assert_eq!(outgoing.next(&mut out).now_or_never(), Some(true));
         out.into_iter().map(|message| message.subject).collect()
     }
 
@@ -220,8 +227,11 @@ mod tests {
         assert_eq!(push(&outgoing, Class::Audio, "after"), Published::Sent);
         assert_eq!(waiting(&outgoing), ["after"]);
         assert_eq!(outgoing.take_counts(), BusCounts { dropped_down: 1, ..BusCounts::default() });
+        assert_eq!(push(&outgoing, Class::Audio, "last"), Published::Sent);
         outgoing.refuse();
         assert_eq!(push(&outgoing, Class::Audio, "closed"), Published::Down);
+        assert_eq!(waiting(&outgoing), ["last"]);
+        assert_eq!(outgoing.next(&mut Vec::new()).now_or_never(), Some(false));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What the tests share: buses, packets, and waiting for what must come.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use roomcast_bus::nats::{NatsBus, NatsOptions};
 use roomcast_bus::{Bus, BusState, Delivery, Published, Subscription};
 use roomcast_protocol::{Class, Packet, PacketBuffer, RoomId, SessionId, Tag};
@@ -102,9 +103,68 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| panic!("no {what} within {DEADLINE:?}"))
 }
 
+/// A plain client's subscription, which stands when this returns.
+pub(crate) async fn overhear(url: &str, subject: &str) -> (async_nats::Client, async_nats::Subscriber) {
+    let client = within("a client", async_nats::connect(url)).await.unwrap();
+    let subscriber = client.subscribe(subject.to_owned()).await.unwrap();
+    // Answered only after the subscription was taken.
+    let (inbox, mut answer) = (client.new_inbox(), client.subscribe("overhear.ready.>").await.unwrap());
+    let ready = format!("overhear.ready.{inbox}");
+    client.publish(ready, Bytes::new()).await.unwrap();
+    within("the subscription", answer.next()).await.unwrap();
+    (client, subscriber)
+}
+
 /// Publishes as a server that is not of this project would.
 pub(crate) async fn publish_foreign(url: &str, subject: &str, payload: Bytes) {
     let client = within("a client", async_nats::connect(url)).await.unwrap();
     client.publish(subject.to_owned(), payload).await.unwrap();
     within("a flush", client.flush()).await.unwrap();
+}
+
+/// What the operator is told while this lives, on this thread: for tests on a runtime of one thread.
+pub(crate) struct Told {
+    text: Arc<Mutex<Vec<u8>>>,
+    _guard: tracing::subscriber::DefaultGuard,
+}
+
+impl Told {
+    pub(crate) fn listen() -> Self {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let writer = Writer(Arc::clone(&text));
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter("roomcast_bus=debug")
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        Self { text, _guard: tracing::subscriber::set_default(subscriber) }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
+    }
+
+    /// How many lines hold all of these.
+    pub(crate) fn lines(&self, parts: &[&str]) -> usize {
+        self.text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    }
+
+    /// Waits for such a line.
+    pub(crate) async fn hears(&self, parts: &[&str]) {
+        until(&format!("line with {parts:?}"), async || (self.lines(parts) > 0).then_some(())).await;
+    }
+}
+
+#[derive(Clone)]
+struct Writer(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

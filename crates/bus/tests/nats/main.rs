@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod common;
 mod conformance;
+mod limits;
+mod outages;
+mod task;

@@ -15,19 +15,28 @@ use tokio::time::{Instant, sleep_until};
 use crate::store::{self, NodeEvent, Store, Text};
 
 /// One incarnation of presence.
-pub struct Presence;
+pub struct Presence {
+    store: Arc<Store>,
+}
 
 impl Worker for Presence {
     type Message = ();
     type Args = Arc<Store>;
 
     async fn start(store: Arc<Store>, ctx: &Context<Self>) -> Result<Self, StartError> {
-        ctx.attach("converse", converse(store));
-        Ok(Self)
+        ctx.attach("converse", converse(Arc::clone(&store)));
+        Ok(Self { store })
     }
 
     async fn handle(&mut self, (): (), _: &Context<Self>) -> Result<Flow, Failure> {
         Ok(Flow::Continue)
+    }
+
+    /// When the node stops, its members are gone by now; the rest of its end may take longer than the others would wait for it.
+    async fn stop(&mut self) {
+        if self.store.is_draining() {
+            self.store.presence.leave(&self.store);
+        }
     }
 }
 

@@ -8,22 +8,27 @@
 //! With N nodes, M members and J joins and leaves a second in the whole cluster, a node takes in N heartbeats (some 200 bytes
 //! each) in a period and J changes (some 60 bytes each, batched) a second, and holds M entries.
 
+mod answers;
+mod data;
+mod later;
 mod own;
 mod peer;
+mod sessions;
 mod view;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::ops::Range;
 use std::time::Duration;
 
-use bytes::Bytes;
 use roomcast_protocol::cluster as messages;
-use roomcast_protocol::{ClusterSubject, Dialect, RoomId, SessionId, Subject, UserId};
+use roomcast_protocol::{ClusterSubject, RoomId, SessionId};
 
 use crate::Time;
+use answers::Answers;
+pub use data::{NodeState, OwnNode, OwnStatus, PresenceSettings, RosterEntry, Send, Via};
 use own::Own;
 use peer::Peer;
+use sessions::Sessions;
 pub use view::{ClusterEvent, ClusterView, NodeView, Problem, Standing};
 
 /// The most nodes that are remembered; one more is not seen.
@@ -36,104 +41,12 @@ const MAX_EVENTS: usize = 1_024;
 const SETTLE: Duration = Duration::from_millis(500);
 /// Who says hello is answered within this time, not by all at the same moment.
 const ANSWERS: Duration = Duration::from_millis(100);
-/// Between two requests to the same node that does not answer, at first and at most.
-const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+/// Between two requests to the same node that does not answer, at first and at most; up to half as long again.
+const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 /// A change may overtake the heartbeat that announces it, or come right after: so long is waited before asking.
 const ASK_AFTER: Duration = Duration::from_millis(30);
-/// Rosters sent in one turn; more wait for the next.
-const ANSWERS_AT_ONCE: usize = 4;
-/// Nodes that wait for this one's roster.
-const MAX_ASKERS: usize = MAX_PEERS;
 /// Between two turns while something waits.
 const TURN: Duration = Duration::from_millis(50);
-/// A name that is heard from another run so often after this run began is taken by a node that lives.
-const RIVAL_BEATS: u32 = 2;
-
-/// How a member is connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Via {
-    /// Over WebSocket.
-    WebSocket,
-    /// Over WebTransport.
-    WebTransport,
-    /// In a way that this version does not know.
-    Other,
-}
-
-/// One member of a room, as its node tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RosterEntry {
-    /// The connection's number.
-    pub session: SessionId,
-    /// Who it is.
-    pub user: UserId,
-    /// The room.
-    pub room: RoomId,
-    /// How it is connected.
-    pub via: Via,
-    /// When it joined, in milliseconds since 1970 by its node's clock.
-    pub joined_ms: u64,
-}
-
-/// Where a node is in its life.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum NodeState {
-    /// It takes clients.
-    #[default]
-    Up,
-    /// It sends its clients elsewhere.
-    Draining,
-}
-
-/// What does not change while a node runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnNode {
-    /// Unique in the cluster; at most 128 bytes.
-    pub name: String,
-    /// A number that no other run of any node has.
-    pub instance: u64,
-    /// The program's version.
-    pub version: String,
-    /// Where it runs.
-    pub region: String,
-    /// Which numbering it speaks.
-    pub dialect: Dialect,
-    /// When it started, in milliseconds since 1970.
-    pub started_ms: u64,
-    /// Where clients connect, as URLs without a path.
-    pub listeners: Vec<String>,
-}
-
-/// What is said of this node in its next heartbeat.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OwnStatus {
-    /// Where it is in its life.
-    pub state: NodeState,
-    /// Open connections.
-    pub connections: u64,
-    /// Rooms with members.
-    pub rooms: u64,
-    /// The numbers of its sessions.
-    pub sessions: Vec<Range<u64>>,
-}
-
-/// How nodes see each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PresenceSettings {
-    /// Between two heartbeats.
-    pub heartbeat: Duration,
-    /// Silent for so long: lost.
-    pub lost_after: Duration,
-}
-
-/// A message to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Send {
-    /// Where.
-    pub subject: Subject,
-    /// What.
-    pub payload: Bytes,
-}
 
 /// The cluster as one node knows it.
 #[derive(Debug)]
@@ -146,19 +59,19 @@ pub struct Cluster {
     rooms: HashMap<RoomId, BTreeSet<(u64, SessionId)>>,
     /// Members in `rooms`.
     members: usize,
-    /// Sessions of nodes that speak the other dialect.
-    refused: Vec<Range<u64>>,
+    /// Nodes that speak the other dialect, and their sessions.
+    refused: usize,
+    refused_sessions: Sessions,
     /// Whether the bus is up, and since when first.
     up: bool,
     first_up: Option<Time>,
     next_heartbeat: Time,
+    last_heartbeat: Option<Time>,
+    /// When the next turn is due at the latest, while the bus is up.
+    due: Option<Time>,
     hello: bool,
     last_state: NodeState,
-    /// Who waits for this node's roster.
-    askers: VecDeque<(u64, String)>,
-    /// Heartbeats of another run under this node's name.
-    rival_beats: u32,
-    rival_heard: Option<Time>,
+    answers: Answers,
     events: VecDeque<ClusterEvent>,
     malformed: u64,
     random: Random,
@@ -174,26 +87,29 @@ impl Cluster {
             names: HashMap::new(),
             rooms: HashMap::new(),
             members: 0,
-            refused: Vec::new(),
+            refused: 0,
+            refused_sessions: Sessions::default(),
             up: false,
             first_up: None,
             next_heartbeat: Time::ZERO,
+            last_heartbeat: None,
+            due: None,
             hello: false,
             last_state: NodeState::Up,
-            askers: VecDeque::new(),
-            rival_beats: 0,
-            rival_heard: None,
+            answers: Answers::default(),
             events: VecDeque::new(),
             malformed: 0,
             random: Random(seed | 1),
         }
     }
 
-    /// A session of this node is a member of a room.
+    /// A session of this node is a member of a room. One that was a member of another room is that no more.
     pub fn joined(&mut self, entry: RosterEntry) {
-        let key = (self.own.node.instance, entry.session);
-        self.members += usize::from(self.rooms.entry(entry.room.clone()).or_default().insert(key));
-        self.own.joined(entry);
+        let (instance, session, room) = (self.own.node.instance, entry.session, entry.room.clone());
+        self.members += usize::from(self.rooms.entry(entry.room.clone()).or_default().insert((instance, session)));
+        if let Some(old) = self.own.joined(entry).filter(|old| old.room != room) {
+            self.leave_room(&old.room, instance, session);
+        }
     }
 
     /// It is none any more.
@@ -212,28 +128,36 @@ impl Cluster {
         self.next_heartbeat = now;
         for peer in self.peers.values_mut() {
             peer.heard = now;
+            peer.ask_anew(now.after(self.random.within(ANSWERS)));
         }
     }
 
     /// The bus is down. What is known stays, as what was known.
     pub fn bus_is_down(&mut self, _now: Time) {
         self.up = false;
-        // Who was away meanwhile asks for the whole.
-        self.own.forget_changes();
-        self.askers.clear();
+        self.due = None;
+        self.answers.clear();
     }
 
-    /// Does what is due, and says when to call again at the latest.
+    /// Does what is due, and says when to call again at the latest. To be called after any other call that changes
+    /// something, too: what was heard or joined may be due at once.
     pub fn tick(&mut self, now: Time, settings: &PresenceSettings, status: &OwnStatus, out: &mut Vec<Send>) -> Time {
+        const SOON: Duration = Duration::from_millis(1);
         if !self.up {
-            return now.after(settings.heartbeat);
+            return now.after(settings.heartbeat.max(SOON));
         }
+        self.excuse(now, settings);
         self.forget_lost(now, settings);
+        if let Some(last) = self.last_heartbeat {
+            // The settings may have changed.
+            self.next_heartbeat = self.next_heartbeat.min(last.after(settings.heartbeat));
+        }
         let changed = std::mem::replace(&mut self.last_state, status.state) != status.state;
         if changed || now >= self.next_heartbeat {
             self.own.flush(now, out);
             let hello = std::mem::take(&mut self.hello);
             out.push(self.own.presence(status, messages::NodeState::from(status.state), settings, hello));
+            self.last_heartbeat = Some(now);
             self.next_heartbeat = now.after(settings.heartbeat);
         }
         let mut next = self.next_heartbeat;
@@ -244,24 +168,18 @@ impl Cluster {
                 next = next.min(due);
             }
         }
-        for _ in 0..ANSWERS_AT_ONCE {
-            let Some((instance, name)) = self.askers.pop_front() else { break };
-            self.own.whole(instance, &name, out);
-        }
-        if !self.askers.is_empty() {
-            next = next.min(now.after(TURN));
+        if let Some(again) = self.answers.answer(now, &mut self.own, out) {
+            next = next.min(again);
         }
         for peer in self.peers.values_mut() {
-            if let Some(at) = peer.ask(now, &mut self.random) {
-                if at <= now {
-                    out.push(self.own.request(peer.instance, &peer.name));
-                } else {
-                    next = next.min(at);
-                }
+            if peer.ask(now, &mut self.random) {
+                out.push(self.own.request(peer.instance, &peer.name));
             }
-            next = next.min(peer.lost_at(settings));
+            next = next.min(peer.lost_at(settings)).min(peer.asks_at().unwrap_or(next));
         }
-        next.max(now.after(Duration::from_millis(1)))
+        let next = next.max(now.after(SOON));
+        self.due = Some(next);
+        next
     }
 
     /// The last word, when the node ends in order: everybody forgets it at once.
@@ -274,7 +192,7 @@ impl Cluster {
     pub fn receive(&mut self, now: Time, subject: &str, payload: &[u8]) {
         let understood = match ClusterSubject::parse(subject) {
             Ok(ClusterSubject::Presence(node)) => wire::presence(payload, &node).map(|said| self.presence(now, said)),
-            Ok(ClusterSubject::Roster(_)) => wire::change(payload).map(|change| self.change(now, change)),
+            Ok(ClusterSubject::Roster(node)) => wire::change(payload).map(|change| self.change(now, &node, change)),
             Ok(ClusterSubject::Sync(_)) => wire::sync(payload).map(|sync| self.sync(now, sync)),
             Err(_) => None,
         };
@@ -308,13 +226,13 @@ impl Cluster {
     /// Whether any node speaks the other dialect.
     #[must_use]
     pub fn is_divided(&self) -> bool {
-        !self.refused.is_empty()
+        self.refused > 0
     }
 
     /// Whether a session belongs to a node that speaks the other dialect.
     #[must_use]
     pub fn is_foreign_session(&self, session: SessionId) -> bool {
-        self.refused.iter().any(|sessions| sessions.contains(&session.0))
+        self.refused_sessions.contain(session)
     }
 
     /// Who is in a room, on which node, by node's name and session: those on this node, and those on nodes whose packets are
@@ -340,85 +258,93 @@ impl Cluster {
         if said.instance == self.own.node.instance {
             return;
         }
+        let known = self.peers.get(&said.instance);
+        // A run has one name, and there is a bound to how many runs are remembered.
+        if known.map_or(self.peers.len() >= MAX_PEERS, |peer| peer.name != said.name) {
+            self.malformed += 1;
+            return;
+        }
         if said.leaving {
-            if self.peers.contains_key(&said.instance) {
-                self.forget(said.instance);
-                self.event(ClusterEvent::Left { name: said.name });
+            if let Some((name, _)) = self.forget(said.instance) {
+                self.event(ClusterEvent::Left { name });
             }
             return;
         }
-        if said.hello {
-            let answer = now.after(self.random.within(ANSWERS));
-            self.next_heartbeat = self.next_heartbeat.min(answer);
+        // One heartbeat answers all who asked meanwhile.
+        if said.hello && self.next_heartbeat > now.after(ANSWERS) {
+            let soonest = self.last_heartbeat.map_or(now, |last| last.after(TURN));
+            self.next_heartbeat = now.after(self.random.within(ANSWERS)).max(soonest);
         }
-        if said.name == self.own.node.name {
-            self.rival(now);
+        let is_new = known.is_none();
+        if is_new {
+            self.remember(&said, now);
         }
-        if !self.peers.contains_key(&said.instance) {
-            if self.peers.len() >= MAX_PEERS {
-                self.malformed += 1;
-                return;
-            }
-            let refused = said.dialect != Some(self.own.node.dialect);
-            self.peers.insert(said.instance, Peer::new(&said, refused, now));
-            self.names.entry(said.name.clone()).or_default().push(said.instance);
-            self.event(ClusterEvent::Seen { name: said.name.clone(), region: said.region.clone() });
-            if refused {
-                self.event(ClusterEvent::OtherDialect { name: said.name.clone() });
-            }
-        }
-        self.beat(&said);
         let Some(peer) = self.peers.get_mut(&said.instance) else { return };
         let draining = peer.said.state == NodeState::Up && said.state == NodeState::Draining;
-        let sessions_changed = peer.refused && peer.said.sessions != said.sessions;
-        let name = said.name.clone();
-        if sessions_changed || (peer.refused && peer.is_new) {
-            peer.is_new = false;
-            peer.take_presence(said, now);
-            self.refused = self.refused_sessions();
-        } else {
-            peer.take_presence(said, now);
+        let sessions_changed = peer.refused && (is_new || peer.said.sessions != said.sessions);
+        let (instance, name) = (said.instance, said.name.clone());
+        peer.take_presence(said, now);
+        if sessions_changed {
+            self.note_refused();
         }
+        self.look_for_rivals(instance);
         if draining {
             self.event(ClusterEvent::Draining { name });
         }
     }
 
-    /// Counts a heartbeat of a run that is older than another under its name: a restarted node's is heard no more.
-    fn beat(&mut self, said: &wire::Said) {
-        let Some(runs) = self.names.get(&said.name).filter(|runs| runs.len() > 1) else { return };
-        let first = |instance: &u64| self.peers.get(instance).map(|peer| peer.first_heard);
-        let own = first(&said.instance);
-        let rivals: Vec<u64> = runs.iter().copied().filter(|run| *run != said.instance && first(run) > own).collect();
-        if rivals.is_empty() {
-            return;
+    fn remember(&mut self, said: &wire::Said, now: Time) {
+        let refused = said.dialect != Some(self.own.node.dialect);
+        self.peers.insert(said.instance, Peer::new(said, refused, now));
+        self.names.entry(said.name.clone()).or_default().push(said.instance);
+        self.event(ClusterEvent::Seen { name: said.name.clone(), region: said.region.clone() });
+        if refused {
+            self.refused += 1;
+            self.event(ClusterEvent::OtherDialect { name: said.name.clone() });
         }
-        let Some(peer) = self.peers.get_mut(&said.instance) else { return };
-        peer.rival_beats += 1;
-        if peer.rival_beats != RIVAL_BEATS {
-            return;
+    }
+
+    /// Two runs under one name live if either is heard a heartbeat after both were known: the last words of a node that was
+    /// restarted do not come so late.
+    fn look_for_rivals(&mut self, instance: u64) {
+        let Some(peer) = self.peers.get(&instance) else { return };
+        let own = peer.name == self.own.node.name;
+        let mut rivals: Vec<u64> = Vec::new();
+        if own && peer.lives_after(peer.first_heard) {
+            rivals.push(instance);
         }
-        for run in rivals.iter().chain([&said.instance]) {
-            if let Some(peer) = self.peers.get_mut(run) {
-                peer.rivalled = true;
+        for run in self.names.get(&peer.name).into_iter().flatten().filter(|run| **run != instance) {
+            let Some(other) = self.peers.get(run) else { continue };
+            let both = peer.first_heard.max(other.first_heard);
+            if peer.lives_after(both) && other.lives_after(both) {
+                rivals.extend([instance, *run]);
             }
         }
-        self.event(ClusterEvent::NameTaken { name: said.name.clone(), own: false });
-    }
-
-    /// Another run under this node's own name was heard: its predecessor's last word, or a node that lives.
-    fn rival(&mut self, now: Time) {
-        self.rival_beats = self.rival_beats.saturating_add(1);
-        self.rival_heard = Some(now);
-        if self.rival_beats == RIVAL_BEATS {
-            let name = self.own.node.name.clone();
-            self.event(ClusterEvent::NameTaken { name, own: true });
+        let mut news = false;
+        for run in rivals {
+            if let Some(peer) = self.peers.get_mut(&run) {
+                news |= !std::mem::replace(&mut peer.rivalled, true);
+            }
+        }
+        if news && let Some(peer) = self.peers.get(&instance) {
+            self.event(ClusterEvent::NameTaken { name: peer.name.clone(), own });
         }
     }
 
-    fn change(&mut self, now: Time, change: wire::Change) {
+    /// Whether another node that lives has this one's name.
+    fn is_rivalled(&self) -> bool {
+        let runs = self.names.get(&self.own.node.name).into_iter().flatten();
+        runs.filter_map(|run| self.peers.get(run)).any(|peer| peer.rivalled)
+    }
+
+    fn change(&mut self, now: Time, node: &str, change: wire::Change) {
         // Before its first heartbeat nobody is anybody; the heartbeat tells what was missed.
         let Some(peer) = self.peers.get_mut(&change.instance) else { return };
+        // Nobody speaks on another's subject: a broker can be told to see to that.
+        if peer.name != node {
+            self.malformed += 1;
+            return;
+        }
         let mut moves = Vec::new();
         peer.take_change(change, now, &mut moves);
         let (instance, refused) = (peer.instance, peer.refused);
@@ -430,12 +356,7 @@ impl Cluster {
             return;
         }
         match sync.word {
-            wire::Word::Request => {
-                let asker = (sync.instance, sync.name);
-                if self.askers.len() < MAX_ASKERS && !self.askers.contains(&asker) {
-                    self.askers.push_back(asker);
-                }
-            }
+            wire::Word::Request => self.answers.ask(sync.instance, sync.name),
             wire::Word::Part(part) => {
                 let Some(peer) = self.peers.get_mut(&sync.instance) else { return };
                 let mut moves = Vec::new();
@@ -469,6 +390,17 @@ impl Cluster {
         }
     }
 
+    /// A node that did not run for a while heard nobody meanwhile: that is nobody else's fault.
+    fn excuse(&mut self, now: Time, settings: &PresenceSettings) {
+        let late = self.due.map_or(Duration::ZERO, |due| now.since(due));
+        if late < settings.heartbeat / 2 {
+            return;
+        }
+        for peer in self.peers.values_mut() {
+            peer.heard = peer.heard.after(late).min(now);
+        }
+    }
+
     fn forget_lost(&mut self, now: Time, settings: &PresenceSettings) {
         let lost: Vec<u64> =
             self.peers.values().filter(|peer| peer.lost_at(settings) <= now).map(|peer| peer.instance).collect();
@@ -477,15 +409,15 @@ impl Cluster {
                 self.event(ClusterEvent::Lost { name, members });
             }
         }
-        if self.rival_heard.is_some_and(|heard| now >= heard.after(settings.lost_after)) {
-            (self.rival_heard, self.rival_beats) = (None, 0);
-        }
     }
 
     /// Forgets a node, and says its name and how many members it had.
     fn forget(&mut self, instance: u64) -> Option<(String, usize)> {
         let peer = self.peers.remove(&instance)?;
-        if !peer.refused {
+        if peer.refused {
+            self.refused -= 1;
+            self.note_refused();
+        } else {
             for entry in peer.entries() {
                 self.leave_room(&entry.room, instance, entry.session);
             }
@@ -495,22 +427,20 @@ impl Cluster {
             match runs.as_slice() {
                 [] => drop(self.names.remove(&peer.name)),
                 // Nobody else has its name any more.
-                [last] => {
+                [last] if peer.name != self.own.node.name => {
                     if let Some(last) = self.peers.get_mut(last) {
-                        (last.rivalled, last.rival_beats) = (false, 0);
+                        last.rivalled = false;
                     }
                 }
                 _ => {}
             }
         }
-        if peer.refused {
-            self.refused = self.refused_sessions();
-        }
         Some((peer.name.clone(), peer.len()))
     }
 
-    fn refused_sessions(&self) -> Vec<Range<u64>> {
-        self.peers.values().filter(|peer| peer.refused).flat_map(|peer| peer.said.sessions.iter().cloned()).collect()
+    fn note_refused(&mut self) {
+        let refused = self.peers.values().filter(|peer| peer.refused);
+        self.refused_sessions = Sessions::of(refused.flat_map(|peer| peer.said.sessions.iter().cloned()));
     }
 
     fn event(&mut self, event: ClusterEvent) {

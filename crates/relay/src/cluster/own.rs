@@ -11,8 +11,9 @@ use roomcast_protocol::{SessionId, Subject};
 use super::{OwnNode, OwnStatus, PresenceSettings, RosterEntry, Send, wire};
 use crate::Time;
 
-/// Members in one message: at the longest names there are, under a broker's usual bound of 1 MB.
+/// Members in one message, and their bytes: the message stays under 64 KiB.
 const AT_ONCE: usize = 500;
+const BYTES_AT_ONCE: usize = 60_000;
 
 /// The author's side.
 #[derive(Debug)]
@@ -23,7 +24,8 @@ pub(super) struct Own {
     revision: u64,
     /// The revision that was told last.
     told: u64,
-    /// Who came or went since then: at most as many as there are members, and those who left.
+    /// Who came or went since then, and whether it had been told before that the session is there. One that came and went
+    /// untold is none of these, so they are no more than the members then and now.
     changed: BTreeMap<SessionId, bool>,
     flushed: Option<Time>,
 }
@@ -33,16 +35,23 @@ impl Own {
         Self { node, entries: BTreeMap::new(), revision: 0, told: 0, changed: BTreeMap::new(), flushed: None }
     }
 
-    pub(super) fn joined(&mut self, entry: RosterEntry) {
+    /// A session is there; as what it was there before.
+    pub(super) fn joined(&mut self, entry: RosterEntry) -> Option<RosterEntry> {
         self.revision += 1;
-        self.changed.insert(entry.session, true);
-        self.entries.insert(entry.session, entry);
+        let session = entry.session;
+        let old = self.entries.insert(session, entry);
+        self.changed.entry(session).or_insert(old.is_some());
+        old
     }
 
     pub(super) fn left(&mut self, session: SessionId) -> Option<RosterEntry> {
         let entry = self.entries.remove(&session)?;
         self.revision += 1;
-        self.changed.insert(session, false);
+        if self.changed.get(&session) == Some(&false) {
+            self.changed.remove(&session);
+        } else {
+            self.changed.insert(session, true);
+        }
         Some(entry)
     }
 
@@ -62,12 +71,6 @@ impl Own {
         self.revision
     }
 
-    /// Nobody can be told what changed.
-    pub(super) fn forget_changes(&mut self) {
-        self.told = self.revision;
-        self.changed.clear();
-    }
-
     /// When what changed is to be told, if anything is: the first at once, then one message in each `gap`.
     pub(super) fn flush_due(&self, now: Time, gap: Duration) -> Option<Time> {
         (!self.changed.is_empty()).then(|| self.flushed.map_or(now, |last| last.after(gap)))
@@ -79,26 +82,30 @@ impl Own {
             return;
         }
         self.flushed = Some(now);
-        let changed: Vec<(SessionId, bool)> = std::mem::take(&mut self.changed).into_iter().collect();
-        let parts = changed.chunks(AT_ONCE);
-        let last = parts.len() - 1;
-        for (index, part) in parts.enumerate() {
-            // Each change is at least one revision, so the parts before the last never reach it.
-            let to = if index == last { self.revision } else { self.told + part.len() as u64 };
-            let mut change = messages::RosterChange {
-                instance: self.node.instance,
-                from: self.told,
-                to,
-                ..messages::RosterChange::default()
-            };
-            for (session, _) in part {
-                match self.entries.get(session) {
-                    Some(entry) => change.joined.push(wire::member(entry)),
-                    None => change.left.push(session.0),
+        let (mut change, mut bytes) = (messages::RosterChange::default(), 0);
+        let mut changed = std::mem::take(&mut self.changed).into_keys().peekable();
+        while let Some(session) = changed.next() {
+            match self.entries.get(&session) {
+                Some(entry) => {
+                    let member = wire::member(entry);
+                    bytes += wire::MOST_AROUND_A_MEMBER + member.encoded_len();
+                    change.joined.push(member);
+                }
+                None => {
+                    bytes += wire::MOST_AROUND_A_MEMBER;
+                    change.left.push(session.0);
                 }
             }
-            self.told = to;
-            out.push(Send { subject: Subject::roster(&self.node.name), payload: encoded(&change) });
+            let members = change.joined.len() + change.left.len();
+            let is_last = changed.peek().is_none();
+            if is_last || members == AT_ONCE || bytes >= BYTES_AT_ONCE {
+                // Each session that changed is at least one revision, so what comes before the last never reaches it.
+                let to = if is_last { self.revision } else { self.told + members as u64 };
+                (change.instance, change.from, change.to) = (self.node.instance, self.told, to);
+                out.push(Send { subject: Subject::roster(&self.node.name), payload: encoded(&change) });
+                self.told = to;
+                (change, bytes) = (messages::RosterChange::default(), 0);
+            }
         }
     }
 
@@ -134,29 +141,47 @@ impl Own {
 
     /// Asks a node for its roster.
     pub(super) fn request(&self, to_instance: u64, name: &str) -> Send {
-        self.sync(to_instance, name, messages::sync::Word::Request(messages::RosterRequest {}))
+        let word = messages::sync::Word::Request(messages::RosterRequest {});
+        Send { subject: Subject::sync(name), payload: encoded(&self.sync(to_instance, Some(word))) }
     }
 
-    /// The whole roster, for one node.
-    pub(super) fn whole(&self, to_instance: u64, name: &str, out: &mut Vec<Send>) {
-        let members: Vec<messages::Member> = self.entries.values().map(wire::member).collect();
-        let count = members.len().div_ceil(AT_ONCE).max(1);
-        for index in 0..count {
-            let from = index * AT_ONCE;
-            let part = messages::RosterPart {
-                revision: self.revision,
-                index: index as u32,
-                count: count as u32,
-                members: members[from..members.len().min(from + AT_ONCE)].to_vec(),
-            };
-            out.push(self.sync(to_instance, name, messages::sync::Word::Part(part)));
+    /// The whole roster, encoded in parts, each of them to be sent with [`part`](Self::part). What has changed is told to all
+    /// before, so that the roster is one between two changes.
+    pub(super) fn whole(&mut self, now: Time, out: &mut Vec<Send>) -> Vec<Bytes> {
+        self.flush(now, out);
+        let mut chunks = vec![Vec::new()];
+        let (mut member, mut members) = (messages::Member::default(), 0);
+        for entry in self.entries.values() {
+            wire::member_into(entry, &mut member);
+            if chunks.last().is_some_and(|chunk| members == AT_ONCE || chunk.len() >= BYTES_AT_ONCE) {
+                chunks.push(Vec::new());
+                members = 0;
+            }
+            if let Some(chunk) = chunks.last_mut() {
+                wire::append_member(&member, chunk);
+                members += 1;
+            }
         }
+        let count = chunks.len() as u32;
+        let part = |(index, members): (usize, Vec<u8>)| {
+            let head = messages::RosterPart { revision: self.told, index: index as u32, count, members: vec![] };
+            // Fields of a message may follow each other in any order, and so in pieces.
+            Bytes::from([head.encode_to_vec(), members].concat())
+        };
+        chunks.into_iter().enumerate().map(part).collect()
     }
 
-    fn sync(&self, to_instance: u64, to: &str, word: messages::sync::Word) -> Send {
-        let (instance, name) = (self.node.instance, self.node.name.clone());
-        let sync = messages::Sync { instance, to_instance, name, word: Some(word) };
-        Send { subject: Subject::sync(to), payload: encoded(&sync) }
+    /// A part of a whole roster, for one node.
+    pub(super) fn part(&self, to_instance: u64, to: &str, part: &Bytes) -> Send {
+        let mut payload = Vec::with_capacity(part.len() + 2 * wire::MAX_TEXT);
+        payload.extend(self.sync(to_instance, None).encode_to_vec());
+        wire::append_part(part, &mut payload);
+        Send { subject: Subject::sync(to), payload: payload.into() }
+    }
+
+    /// The sender's name is its own, to be answered to.
+    fn sync(&self, to_instance: u64, word: Option<messages::sync::Word>) -> messages::Sync {
+        messages::Sync { instance: self.node.instance, to_instance, name: self.node.name.clone(), word }
     }
 }
 

@@ -1,18 +1,19 @@
 //! One other node as it is believed: its last heartbeat, its roster, and what of that is still missing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use roomcast_protocol::{RoomId, SessionId};
 
+use super::later::Later;
 use super::wire::{Change, Part, Said};
 use super::{ASK_AFTER, ASK_AGAIN, MAX_ENTRIES, PresenceSettings, Random, RosterEntry};
 use crate::Time;
 
-/// Changes that are kept while a whole roster is on its way; what is more is part of the next one.
-const MAX_LATER: usize = 64;
 /// A node is not lost before it has missed so many of its own heartbeats.
 const MISSED_BEATS: u32 = 3;
+/// A whole roster of which nothing more came for so long gives way to any other.
+const STALE: Duration = Duration::from_secs(2);
 
 /// What a roster's change means for a room.
 pub(super) enum Move {
@@ -27,13 +28,10 @@ pub(super) struct Peer {
     pub(super) instance: u64,
     /// It speaks the other dialect: its rooms are not ours.
     pub(super) refused: bool,
-    /// Its sessions were not noted yet.
-    pub(super) is_new: bool,
     pub(super) said: Said,
     pub(super) first_heard: Time,
     pub(super) heard: Time,
-    /// Heartbeats since a younger run of the same name was heard.
-    pub(super) rival_beats: u32,
+    last_beat: Time,
     /// Another node that lives has its name.
     pub(super) rivalled: bool,
     entries: HashMap<SessionId, RosterEntry>,
@@ -41,17 +39,22 @@ pub(super) struct Peer {
     known: Option<u64>,
     /// A whole roster that has come in part.
     assembly: Option<Assembly>,
-    /// Changes that do not fit yet, the oldest first.
-    later: VecDeque<Change>,
+    /// Changes that do not fit yet.
+    later: Later,
     ask: Option<Ask>,
+    /// Since when its heartbeats have told of less than the revision that was known then.
+    ahead: Option<(Time, u64)>,
 }
 
 #[derive(Debug)]
 struct Assembly {
     revision: u64,
-    parts: Vec<Option<Vec<RosterEntry>>>,
-    missing: usize,
+    /// How many there are in all.
+    count: usize,
+    parts: HashMap<usize, Vec<RosterEntry>>,
     members: usize,
+    /// When the last part came.
+    touched: Time,
 }
 
 /// Something is missing.
@@ -68,17 +71,17 @@ impl Peer {
             name: said.name.clone(),
             instance: said.instance,
             refused,
-            is_new: true,
             said: said.clone(),
             first_heard: now,
             heard: now,
-            rival_beats: 0,
+            last_beat: now,
             rivalled: false,
             entries: HashMap::new(),
             known: (said.members == 0).then_some(said.revision),
             assembly: None,
-            later: VecDeque::new(),
+            later: Later::default(),
             ask: None,
+            ahead: None,
         }
     }
 
@@ -106,36 +109,79 @@ impl Peer {
         self.heard.after(patience)
     }
 
-    /// When to ask it for its roster, if anything is missing. Asked for at that time, the next time is later.
-    pub(super) fn ask(&mut self, now: Time, random: &mut Random) -> Option<Time> {
-        let ask = self.ask.as_mut()?;
-        let at = ask.at;
-        if at <= now {
-            // Up to half as long again, so that those who missed the same thing do not all ask at once.
-            ask.at = now.after(ask.patience + random.within(ask.patience / 2));
-            ask.patience = (ask.patience * 2).min(ASK_AGAIN.1);
+    /// Whether it was heard a heartbeat of its own after that.
+    pub(super) fn lives_after(&self, that: Time) -> bool {
+        self.last_beat >= that.after(self.said.heartbeat)
+    }
+
+    /// Whether something of its roster is missing, as far as can be told.
+    fn is_behind(&self) -> bool {
+        self.known.is_none_or(|known| known < self.said.revision) || !self.later.is_empty()
+    }
+
+    /// When to ask it for its roster, if anything is missing.
+    pub(super) fn asks_at(&self) -> Option<Time> {
+        self.ask.map(|ask| ask.at)
+    }
+
+    /// Whether to ask it for its roster now. The next time is later.
+    pub(super) fn ask(&mut self, now: Time, random: &mut Random) -> bool {
+        let Some(ask) = self.ask.as_mut().filter(|ask| ask.at <= now) else { return false };
+        // Up to half as long again, so that those who missed the same thing do not all ask at once.
+        ask.at = now.after(ask.patience + random.within(ask.patience / 2));
+        ask.patience = (ask.patience * 2).min(ASK_AGAIN.1);
+        true
+    }
+
+    /// What was asked in vain is asked anew, with the patience of the first time.
+    pub(super) fn ask_anew(&mut self, from: Time) {
+        if self.ask.take().is_some() {
+            self.miss(from);
         }
-        Some(at)
     }
 
     /// Takes in a heartbeat.
     pub(super) fn take_presence(&mut self, said: Said, now: Time) {
-        self.heard = now;
-        let behind = self.known.is_none_or(|known| known < said.revision);
-        // The same revision with other members: one of the two counted wrong, and the author is right.
-        let differs = self.known == Some(said.revision) && self.entries.len() as u64 != said.members;
-        if said.revision >= self.said.revision {
-            self.said = said;
+        // It was away, or this node was: what was asked meanwhile may not have been heard.
+        if now.since(self.heard) > said.heartbeat.saturating_mul(2) {
+            self.ask_anew(now);
         }
-        if differs {
-            self.known = None;
+        (self.heard, self.last_beat) = (now, now);
+        self.later.forget_old(now);
+        if self.has_fallen_back(&said, now) {
+            (self.known, self.assembly, self.ahead) = (None, None, None);
+            self.later = Later::default();
+            self.said = said;
+        } else {
+            // The same revision with other members: one of the two counted wrong, and the author is right.
+            if self.known == Some(said.revision) && self.entries.len() as u64 != said.members {
+                self.known = None;
+            }
+            if said.revision >= self.said.revision {
+                self.said = said;
+            }
         }
         // Nobody is there: there is nothing to ask for.
         if self.known.is_none() && self.entries.is_empty() && self.said.members == 0 {
             self.known = Some(self.said.revision);
-        } else if behind || differs {
-            self.miss(now);
         }
+        if self.is_behind() {
+            self.miss(now);
+        } else {
+            self.ask = None;
+        }
+    }
+
+    /// Whether its roster's revision has become less: a heartbeat may be overtaken by a change, but not for as long as there
+    /// is between two of them. Then what is known was told by nobody, or it has begun anew.
+    fn has_fallen_back(&mut self, said: &Said, now: Time) -> bool {
+        let newest = self.known.map_or(self.said.revision, |known| known.max(self.said.revision));
+        match self.ahead {
+            _ if said.revision >= newest => self.ahead = None,
+            Some((since, then)) if said.revision < then => return now >= since.after(said.heartbeat.max(ASK_AGAIN.0)),
+            _ => self.ahead = Some((now, newest)),
+        }
+        false
     }
 
     /// Takes in a change of the roster.
@@ -148,10 +194,7 @@ impl Peer {
             }
             Some(known) if change.to <= known => {}
             _ => {
-                if self.later.len() >= MAX_LATER {
-                    self.later.pop_front();
-                }
-                self.later.push_back(change);
+                self.later.keep(change, now);
                 self.miss(now);
             }
         }
@@ -163,34 +206,39 @@ impl Peer {
         if self.known.is_some_and(|known| known >= part.revision) {
             return;
         }
-        let fits = |assembly: &Assembly| assembly.revision == part.revision && assembly.parts.len() == part.count;
+        let fits = |assembly: &Assembly| assembly.revision == part.revision && assembly.count == part.count;
         if !self.assembly.as_ref().is_some_and(fits) {
             // An older whole that comes late is no use; a newer one begins anew.
-            if self.assembly.as_ref().is_some_and(|assembly| assembly.revision > part.revision) {
+            let newer = |assembly: &Assembly| assembly.revision > part.revision && now.since(assembly.touched) < STALE;
+            if self.assembly.as_ref().is_some_and(newer) {
                 return;
             }
-            let parts = std::iter::repeat_with(|| None).take(part.count).collect();
-            self.assembly = Some(Assembly { revision: part.revision, parts, missing: part.count, members: 0 });
+            let (revision, count) = (part.revision, part.count);
+            self.assembly = Some(Assembly { revision, count, parts: HashMap::new(), members: 0, touched: now });
         }
         let Some(assembly) = &mut self.assembly else { return };
-        if assembly.parts[part.index].is_some() {
+        if assembly.parts.contains_key(&part.index) {
             return;
         }
+        assembly.touched = now;
         assembly.members += part.members.len();
         if assembly.members > MAX_ENTRIES {
             self.assembly = None;
             return;
         }
-        assembly.parts[part.index] = Some(part.members);
-        assembly.missing -= 1;
-        if assembly.missing > 0 {
+        assembly.parts.insert(part.index, part.members);
+        if assembly.parts.len() < assembly.count {
+            // The rest is on its way.
+            if let Some(ask) = &mut self.ask {
+                ask.at = ask.at.max(now.after(ASK_AGAIN.0));
+            }
             return;
         }
-        let Some(Assembly { revision, parts, .. }) = self.assembly.take() else { return };
-        let whole: HashMap<SessionId, RosterEntry> =
-            parts.into_iter().flatten().flatten().map(|entry| (entry.session, entry)).collect();
+        let Some(Assembly { revision, parts, members, .. }) = self.assembly.take() else { return };
+        let mut whole = HashMap::with_capacity(members);
+        whole.extend(parts.into_values().flatten().map(|entry| (entry.session, entry)));
         for (session, entry) in &self.entries {
-            if whole.get(session).is_none_or(|new| new.room != entry.room) {
+            if whole.get(session).is_none_or(|new: &RosterEntry| new.room != entry.room) {
                 moves.push(Move::Out(entry.room.clone(), *session));
             }
         }
@@ -226,18 +274,13 @@ impl Peer {
 
     /// Applies what was kept and fits now; what is missing still is asked for again.
     fn apply_later(&mut self, now: Time, moves: &mut Vec<Move>) {
-        while let Some(known) = self.known {
-            self.later.retain(|change| change.to > known);
-            let Some(next) = self.later.iter().position(|change| change.from == known) else { break };
-            if let Some(change) = self.later.remove(next) {
-                self.apply(change, moves);
-            }
+        while let Some(change) = self.known.and_then(|known| self.later.take(known)) {
+            self.apply(change, moves);
         }
-        let behind = self.known.is_none_or(|known| known < self.said.revision);
-        if self.later.is_empty() && !behind {
-            self.ask = None;
-        } else {
+        if self.is_behind() {
             self.miss(now);
+        } else {
+            self.ask = None;
         }
     }
 

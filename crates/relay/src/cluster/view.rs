@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use roomcast_protocol::Dialect;
 
-use super::{Cluster, NodeState, OwnStatus, RIVAL_BEATS};
+use super::{Cluster, NodeState, OwnStatus};
 use crate::Time;
 
 /// Something that an operator may want to know as it happens.
@@ -130,7 +130,7 @@ impl Cluster {
             instance: node.instance,
             own: true,
             standing: if status.state == NodeState::Draining { Standing::Draining } else { Standing::Up },
-            problems: Vec::from_iter((self.rival_beats >= RIVAL_BEATS).then_some(Problem::NameTaken)),
+            problems: Vec::from_iter(self.is_rivalled().then_some(Problem::NameTaken)),
             version: node.version.clone(),
             region: node.region.clone(),
             dialect: Some(node.dialect),
@@ -152,10 +152,8 @@ impl Cluster {
     /// Nodes known, this one included; of those, how many speak the other dialect, and how many share a name.
     #[must_use]
     pub fn counts(&self) -> (usize, usize, usize) {
-        let refused = self.peers.values().filter(|peer| peer.refused).count();
-        let own = self.rival_beats >= RIVAL_BEATS;
-        let rivalled = self.peers.values().filter(|peer| peer.rivalled || (own && peer.name == self.own.node.name));
-        (self.peers.len() + 1, refused, rivalled.count() + usize::from(own))
+        let rivalled = self.peers.values().filter(|peer| peer.rivalled).count();
+        (self.peers.len() + 1, self.refused, rivalled + usize::from(self.is_rivalled()))
     }
 
     /// Members of the rooms of all nodes whose packets are passed on.
@@ -172,9 +170,7 @@ impl Cluster {
 
     fn peer_view(&self, peer: &super::peer::Peer, now: Time) -> NodeView {
         let heard = now.since(peer.heard);
-        let own_rival = self.rival_beats >= RIVAL_BEATS && peer.name == self.own.node.name;
-        let problems =
-            [(peer.rivalled || own_rival).then_some(Problem::NameTaken), peer.refused.then_some(Problem::OtherDialect)];
+        let problems = [peer.rivalled.then_some(Problem::NameTaken), peer.refused.then_some(Problem::OtherDialect)];
         let silent = heard > peer.said.heartbeat.saturating_mul(2).max(Duration::from_millis(100));
         NodeView {
             name: peer.name.clone(),

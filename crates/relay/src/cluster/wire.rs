@@ -3,19 +3,23 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use prost::Message;
+use prost::{Message, encoding};
 use roomcast_protocol::cluster as messages;
 use roomcast_protocol::{Dialect, RoomId, SessionId, UserId};
 
 use super::{MAX_ENTRIES, NodeState, RosterEntry, Via};
 
 /// The longest name, version or region, in bytes.
-const MAX_TEXT: usize = 128;
+pub(super) const MAX_TEXT: usize = 128;
+/// What comes with a member in a list of them: a key, and a length or a number.
+pub(super) const MOST_AROUND_A_MEMBER: usize = 11;
 /// The longest address of a listener, and how many there may be.
 const MAX_LISTENER: usize = 256;
 const MAX_LISTENERS: usize = 16;
 /// Ranges of sessions that one node may have.
-const MAX_RANGES: usize = 64;
+const MAX_RANGES: usize = 16;
+/// Parts of one roster.
+const MAX_PARTS: usize = 4_096;
 /// The longest heartbeat that is believed: who says a longer one is waited for as if it were this.
 const MAX_HEARTBEAT: Duration = Duration::from_secs(60);
 
@@ -49,6 +53,13 @@ pub(super) struct Change {
     pub(super) to: u64,
     pub(super) joined: Vec<RosterEntry>,
     pub(super) left: Vec<SessionId>,
+}
+
+impl Change {
+    /// How many members it is about.
+    pub(super) fn members(&self) -> usize {
+        self.joined.len() + self.left.len()
+    }
 }
 
 /// What one node says to another, checked.
@@ -139,7 +150,7 @@ pub(super) fn sync(payload: &[u8]) -> Option<Sync> {
         messages::sync::Word::Request(_) => Word::Request,
         messages::sync::Word::Part(part) => {
             let (index, count) = (part.index as usize, part.count as usize);
-            if index >= count || count > MAX_ENTRIES || part.members.len() > MAX_ENTRIES {
+            if index >= count || count > MAX_PARTS || part.members.len() > MAX_ENTRIES {
                 return None;
             }
             let members = part.members.iter().map(entry).collect::<Option<_>>()?;
@@ -166,18 +177,37 @@ fn entry(member: &messages::Member) -> Option<RosterEntry> {
 
 /// A member as it is told.
 pub(super) fn member(entry: &RosterEntry) -> messages::Member {
+    let mut member = messages::Member::default();
+    member_into(entry, &mut member);
+    member
+}
+
+/// The same into what was another: a whole roster needs no more memory than one member.
+pub(super) fn member_into(entry: &RosterEntry, member: &mut messages::Member) {
     let transport = match entry.via {
         Via::WebSocket => messages::Transport::Websocket,
         Via::WebTransport => messages::Transport::Webtransport,
         Via::Other => messages::Transport::Unspecified,
     };
-    messages::Member {
-        session: entry.session.0,
-        user: entry.user.as_str().to_owned(),
-        room: entry.room.as_str().to_owned(),
-        transport: transport.into(),
-        joined_ms: entry.joined_ms,
-    }
+    (member.session, member.joined_ms, member.transport) = (entry.session.0, entry.joined_ms, transport.into());
+    member.user.clear();
+    member.user.push_str(entry.user.as_str());
+    member.room.clear();
+    member.room.push_str(entry.room.as_str());
+}
+
+/// Appends a member to the encoded members of a `RosterPart`.
+pub(super) fn append_member(member: &messages::Member, members: &mut Vec<u8>) {
+    const MEMBERS: u32 = 4;
+    encoding::message::encode(MEMBERS, member, members);
+}
+
+/// Appends an encoded `RosterPart` to an encoded `Sync` as its word.
+pub(super) fn append_part(part: &[u8], sync: &mut Vec<u8>) {
+    const PART: u32 = 5;
+    encoding::encode_key(PART, encoding::WireType::LengthDelimited, sync);
+    encoding::encode_varint(part.len() as u64, sync);
+    sync.extend_from_slice(part);
 }
 
 /// A dialect as it is told.

@@ -154,10 +154,10 @@ mod tests {
         assert_eq!(silence(&record, ANN, 610), Some(500));
         assert_eq!(silence(&record, BOB, 610), Some(600), "it lasts");
         assert_eq!(silence(&record, 9, 610), None);
-        record.mark();
-        assert_eq!(record.oldest(), Duration::ZERO);
-        assert_eq!(silence(&record, ANN, 610), Some(10));
         assert_eq!(record.oldest(), NEW);
+        record.mark();
+        assert_eq!(silence(&record, ANN, 610), Some(10));
+        assert_eq!(record.oldest(), Duration::ZERO);
         record.hear(Some(Numbered { room: 7, sender: ANN, number: 3 }), NEW * 9, at(900));
         record.hear(Some(Numbered { room: 7, sender: BOB, number: 1 }), NEW * 2, at(900));
         assert_eq!(record.oldest(), NEW * 9);

@@ -1,10 +1,14 @@
 //! What nodes know of each other: two of them in this process, on one bus.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use roomcast_bus::BusState;
-use roomcast_bus::local::Hub;
-use roomcast_testkit::{Member, NodeBox, SOON, Via, eventually};
+use roomcast_bus::local::{Hub, LocalBus};
+use roomcast_bus::{Bus, BusState, Published};
+use roomcast_protocol::{Class, Dialect, PacketBuffer, RoomId, SessionId, Tag, UserId};
+use roomcast_relay::Time;
+use roomcast_relay::cluster::{Cluster, OwnNode, OwnStatus, PresenceSettings, RosterEntry};
+use roomcast_testkit::{Member, NodeBox, SOON, Via, control, eventually};
 use serde_json::Value;
 
 const QUICK: [&str; 3] = ["presence.heartbeat=100ms", "presence.lost_after=1s", "timers.drain=1s"];
@@ -144,4 +148,77 @@ async fn two_nodes_of_one_name_are_seen_by_all_and_by_themselves() {
     eventually("it is over", SOON, async || a.metric("roomcast_nodes_conflicting", &[]).await == 0.0).await;
     a.stop().await;
     b.stop().await;
+}
+
+/// A node of the other dialect, as far as its word on the bus goes.
+struct Stranger {
+    bus: LocalBus,
+    cluster: Cluster,
+}
+
+impl Stranger {
+    const SESSIONS: std::ops::Range<u64> = 7_000..7_010;
+
+    fn come(hub: &Hub) -> Self {
+        let own = OwnNode {
+            name: "stranger".into(),
+            instance: 99,
+            version: "9".into(),
+            region: "elsewhere".into(),
+            dialect: Dialect::Sessions,
+            started_ms: 1,
+            listeners: vec![],
+        };
+        let mut cluster = Cluster::new(own, 1);
+        cluster.bus_is_up(Time::ZERO);
+        Self { bus: hub.join(), cluster }
+    }
+
+    fn say(&mut self, now: Time) {
+        let settings = PresenceSettings { heartbeat: Duration::from_millis(100), lost_after: Duration::from_secs(1) };
+        let status = OwnStatus { sessions: vec![Self::SESSIONS], ..OwnStatus::default() };
+        let mut out = Vec::new();
+        self.cluster.tick(now, &settings, &status, &mut out);
+        for send in out {
+            assert_eq!(self.bus.send(&send.subject, send.payload), Published::Sent);
+        }
+    }
+
+    fn publish(&self, room: &str, session: u64, packet: &[u8]) {
+        let mut buffer = PacketBuffer::new();
+        buffer.extend(packet);
+        let tag = Tag { sender: SessionId(session), class: Class::Control, flow: 0 };
+        self.bus.publish(&RoomId::parse(room).unwrap(), &buffer.seal(tag, None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_the_other_dialect_is_seen_and_its_packets_are_not_passed_on() {
+    let hub = Hub::new();
+    let a = node(&hub, "a").await;
+    let mut ann = Member::join(&a, Via::WebSocket, "ann", "standup").await;
+    let mut stranger = Stranger::come(&hub);
+    stranger.cluster.joined(RosterEntry {
+        session: SessionId(7_000),
+        user: UserId::parse("eve").unwrap(),
+        room: RoomId::parse("standup").unwrap(),
+        via: roomcast_relay::cluster::Via::WebSocket,
+        joined_ms: 1,
+    });
+    stranger.say(Time::ZERO);
+    eventually("it is seen", SOON, async || a.metric("roomcast_nodes_refused", &[]).await == 1.0).await;
+    // A session of nobody that is known, as on a server of another kind, and one of the stranger's before it.
+    stranger.publish("standup", 7_000, &control("eve", "unreadable"));
+    stranger.publish("standup", 8_000, &control("bob", "readable"));
+    assert_eq!(ann.hear_content().await, "readable");
+    assert_eq!(a.metric("roomcast_drops_total", &["reason=\"dialect\""]).await, 1.0);
+    assert_eq!(who(&a, "standup").await, ["ann@a"], "its members are not ours");
+    let view = cluster(&a).await;
+    assert_eq!((&view["nodes"][1]["name"], &view["nodes"][1]["state"]), (&"stranger".into(), &"refused".into()));
+    assert!(view["nodes"][1]["problem"].as_str().unwrap().contains("node.dialect"));
+    // Gone, it is nobody any more, and its numbers are free.
+    eventually("it is lost", SOON, async || a.metric("roomcast_nodes_lost_total", &[]).await == 1.0).await;
+    stranger.publish("standup", 7_000, &control("bob", "again"));
+    assert_eq!(ann.hear_content().await, "again");
+    a.stop().await;
 }
