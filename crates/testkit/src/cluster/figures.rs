@@ -85,6 +85,8 @@ pub struct Figures {
     pub drops: BTreeMap<String, f64>,
     /// The latest that a timer came on this machine meanwhile.
     pub timer_lag_ms: f64,
+    /// Some of the losses, and what their senders and receivers went through, in words.
+    pub losses: Vec<String>,
     /// Expectations that were not met.
     pub unmet: Vec<String>,
 }
@@ -211,7 +213,9 @@ impl fmt::Display for Figures {
         writeln!(f, "nodes' drops         {:?}", self.drops)?;
         writeln!(f, "a timer's lateness   {} ms at most", self.timer_lag_ms)?;
         write!(f, "not as expected      {}", self.unmet.len())?;
-        self.unmet.iter().take(20).try_for_each(|unmet| write!(f, "\n  - {unmet}"))
+        self.unmet.iter().take(20).try_for_each(|unmet| write!(f, "\n  - {unmet}"))?;
+        let explained = if self.unmet.is_empty() { &[][..] } else { &self.losses };
+        explained.iter().take(20).try_for_each(|loss| write!(f, "\n  lost: {loss}"))
     }
 }
 

@@ -134,6 +134,12 @@ impl Seat {
         }
     }
 
+    /// When it sent a packet.
+    #[must_use]
+    pub fn sent_at(&self, number: u32) -> Option<Instant> {
+        self.times().get(number as usize).copied()
+    }
+
     /// The node that it is connected to.
     #[must_use]
     pub fn node(&self) -> Option<usize> {
@@ -149,7 +155,7 @@ impl Seat {
         let (packet, now) = (packet::read(bytes), Instant::now());
         let sender = packet.and_then(|packet| room.iter().find(|seat| seat.id == packet.sender));
         // What nobody of the room has sent is found by the ledger.
-        let sent = sender.and_then(|sender| sender.times().get(packet?.number as usize).copied());
+        let sent = sender.and_then(|sender| sender.sent_at(packet?.number));
         let age = sent.map(|sent| now.saturating_duration_since(sent)).unwrap_or_default();
         self.record().hear(packet, age, now);
     }

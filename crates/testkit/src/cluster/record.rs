@@ -4,6 +4,7 @@
 //! was heard again after another.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::ledger::{Ledger, Numbered, Violation};
@@ -31,6 +32,8 @@ struct Track {
 pub struct Verdict {
     /// Packets that never came, by sender.
     pub lost: BTreeMap<u32, u64>,
+    /// Some of those, as runs of one sender's numbers.
+    pub runs: Vec<(u32, Range<u32>)>,
     /// Packets that came after later ones of their sender.
     pub late: u64,
     /// Its own packets that came back to it.
@@ -119,11 +122,16 @@ impl Record {
         };
         let mut wrong: Vec<String> =
             violations.iter().filter(|violation| !expected(violation)).map(ToString::to_string).collect();
+        let run = |violation: &Violation| match violation {
+            Violation::Lost { from, numbers, .. } => Some((*from, numbers.clone())),
+            _ => None,
+        };
+        let runs = violations.iter().filter_map(run).collect();
         let unseen = (tally.other + strangers).saturating_sub(wrong.len() as u64);
         if unseen > 0 {
             wrong.push(format!("{unseen} more"));
         }
-        Verdict { lost: tally.lost, late: tally.reordered, returned: tally.echoed, wrong }
+        Verdict { lost: tally.lost, runs, late: tally.reordered, returned: tally.echoed, wrong }
     }
 }
 
@@ -189,6 +197,7 @@ mod tests {
         let record = |heard: &[(u32, u32, u64)]| record(heard, start);
         let verdict = record(&heard).close([(ANN, 4, 10), (BOB, 0, 2)]);
         assert_eq!(verdict.lost, BTreeMap::from([(ANN, 3)]), "4, 6 and 9");
+        assert_eq!(verdict.runs, [(ANN, 4..5), (ANN, 9..10), (ANN, 6..7)]);
         assert_eq!((verdict.late, verdict.wrong.len()), (1, 1), "{verdict:?}");
         let verdict = record(&[(ME, 3, 0), (ME, 2, 1)]).close([(ANN, 0, 0)]);
         assert_eq!(verdict, Verdict { returned: 2, ..Verdict::default() });

@@ -149,9 +149,11 @@ pub async fn run(fault: &Fault, plan: &Plan) -> Figures {
             *figures.drops.entry(reason).or_default() += count;
         }
     }
-    for outcome in load.disperse().await {
-        enter(&outcome, blow.struck, class, &mut figures);
+    let outcomes = load.disperse().await;
+    for outcome in &outcomes {
+        enter(outcome, blow.struck, class, &mut figures);
     }
+    figures.losses = losses(&outcomes, blow.struck);
     figures.judge(&fault.expect, plan.allowance);
     if plan.logs {
         stage.nodes.iter().for_each(|node| eprintln!("--- {}'s log:\n{}", node.name(), node.log()));
@@ -226,6 +228,37 @@ fn enter(outcome: &Outcome, struck: Instant, class: impl Fn(u32, u32) -> Class, 
             None => figures.wrong.push(format!("{} never came back", seat.id)),
         }
     }
+}
+
+/// Some losses in words: when what was sent, and what sender and receiver went through, all in milliseconds after the blow.
+fn losses(outcomes: &[Outcome], struck: Instant) -> Vec<String> {
+    const SHOWN: usize = 30;
+    let after = |when: Instant| match when.checked_duration_since(struck) {
+        Some(time) => format!("{:.0}", ms(time)),
+        None => format!("-{:.0}", ms(struck - when)),
+    };
+    let life = |outcome: &Outcome| -> String {
+        let told = outcome.seat.turns().into_iter().map(|turn| match turn.place {
+            Ok(node) => format!("node {node} from {}", after(turn.at)),
+            Err(why) => format!("away from {}: {why}", after(turn.at)),
+        });
+        format!("{:?}, {}", outcome.seat.via, told.collect::<Vec<_>>().join(", "))
+    };
+    let mut found = Vec::new();
+    for to in outcomes {
+        for (from, numbers) in &to.verdict.runs {
+            let Some(from) = outcomes.iter().find(|outcome| outcome.seat.id == *from) else { continue };
+            let when = |number| from.seat.sent_at(number).map_or_else(String::new, after);
+            let (first, last) = (when(numbers.start), when(numbers.end - 1));
+            let (receiver, sender) = (to.seat.id, from.seat.id);
+            let (there, here) = (life(to), life(from));
+            found.push(format!("{numbers:?} of {sender} (sent {first} to {last}; {here}) by {receiver} ({there})"));
+            if found.len() == SHOWN {
+                return found;
+            }
+        }
+    }
+    found
 }
 
 /// Packets that a node says it dropped, by the metric's reason.

@@ -64,7 +64,7 @@ async fn a_foreign_servers_packets_reach_members_and_theirs_reach_it() {
     let mut cat = member(&nodes[1], Via::WebSocket, "cat", "other").await;
 
     // Until both nodes' subscriptions have reached the broker.
-    let probe: Bytes = control("zoe@example.com", "probe").into();
+    let probe: Bytes = control("zoe@example.com", "probe");
     for client in [&mut ann, &mut bob] {
         let probing = async {
             loop {
@@ -80,12 +80,12 @@ async fn a_foreign_servers_packets_reach_members_and_theirs_reach_it() {
     // From there to here: by a user's name, and by a session that is none of ours; in order, byte for byte.
     for index in 0..20 {
         let sender = if index % 2 == 0 { "zoe%40example%2Ecom" } else { "18446744073709551615" };
-        let packet: Bytes = control("zoe@example.com", &format!("foreign {index}")).into();
+        let packet: Bytes = control("zoe@example.com", &format!("foreign {index}"));
         foreign.publish(subject(sender), packet).await.unwrap();
     }
     for client in [&mut ann, &mut bob] {
         for index in 0..20 {
-            let expected: Bytes = control("zoe@example.com", &format!("foreign {index}")).into();
+            let expected: Bytes = control("zoe@example.com", &format!("foreign {index}"));
             assert_eq!(hears(client, &probe).await, expected);
         }
     }
@@ -103,10 +103,10 @@ async fn a_foreign_servers_packets_reach_members_and_theirs_reach_it() {
     // From here to there: once each, bare, on the room's subject with the session's number; and to the other node.
     let mut senders = Vec::new();
     for (client, user, other) in [(0, "ann@example.com", 1), (1, "bob", 0)] {
-        let mut clients = [&mut ann, &mut bob];
+        let clients = [&mut ann, &mut bob];
         let mut tokens = Vec::new();
         for index in 0..20 {
-            let packet: Bytes = control(user, &format!("ours {index}")).into();
+            let packet: Bytes = control(user, &format!("ours {index}"));
             clients[client].send(packet.clone()).await.unwrap();
             let message = timeout(SOON, hearing.next()).await.unwrap().unwrap();
             assert_eq!(message.payload, packet);
@@ -121,8 +121,8 @@ async fn a_foreign_servers_packets_reach_members_and_theirs_reach_it() {
     assert_ne!(senders[0], senders[1]);
 
     // Nothing of it left its room.
-    foreign.publish("room.other.zoe", control("zoe", "the end").into()).await.unwrap();
-    let end: Bytes = control("zoe", "the end").into();
+    foreign.publish("room.other.zoe", control("zoe", "the end")).await.unwrap();
+    let end: Bytes = control("zoe", "the end");
     assert_eq!(timeout(SOON, cat.recv()).await.unwrap().unwrap().bytes, end);
     assert_eq!(timeout(SOON, stranger.next()).await.unwrap().unwrap().payload, end);
 }

@@ -6,6 +6,7 @@
 mod crowds;
 mod egress;
 mod faults;
+mod foreign;
 mod outages;
 mod processes;
 mod stopping;
