@@ -1,4 +1,4 @@
-//! How nodes share rooms: the bus trait, its local implementation and the suite that every bus passes.
+//! How nodes share rooms: the bus trait, an implementation inside one process and one on NATS, and the suite that both pass.
 //!
 //! Local delivery between members of one node never comes here.
 
@@ -144,7 +144,8 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Sends a message that is no packet of a room's member (presence, rosters, server events), on any subject without
     /// wildcards: on a room's to all other nodes that subscribe to it, on another to their inboxes. Never blocks. Where room is
-    /// needed, media goes first.
+    /// needed, media goes first, then the oldest message. This node does not hear it itself, except that what it sent just before
+    /// it lost a broker may come to it by way of the next.
     fn send(&self, subject: &Subject, payload: Bytes) -> Published;
 
     /// Begins to receive what other nodes send on these subjects (a token may be `*`), all in one bounded stream. A message on a

@@ -12,7 +12,7 @@ use roomcast_bus::{Bus, BusState, Published};
 use roomcast_protocol::Subject;
 use roomcast_protocol::subject::ServerName;
 
-use crate::common::{Told, hearing, next, options, packet, room, sent, until, up, within};
+use crate::common::{Told, hearing, next, options, packet, reconnects, room, sent, until, up, within};
 
 /// What a node needs, and nothing more.
 const CONFINED: &str = r#"
@@ -131,10 +131,12 @@ async fn an_nkeys_seed_in_a_file_is_enough_and_may_be_replaced() {
         let options = NatsOptions { credentials_file: Some(seed), ..options(&[broker.url()]) };
         carries(&options).await;
         let bus = up(options).await;
-        broker.reconfigure(&users(&other));
-        within("being cut off", bus.state().wait_for(|state| *state == BusState::Down)).await.unwrap();
-        file(directory.path(), "seed", &other.seed().unwrap());
-        within("the new key", bus.state().wait_for(|state| *state == BusState::Up)).await.unwrap();
+        reconnects(&bus, async || {
+            broker.reconfigure(&users(&other));
+            within("being cut off", bus.state().wait_for(|state| *state == BusState::Down)).await.unwrap();
+            file(directory.path(), "seed", &other.seed().unwrap());
+        })
+        .await;
     }
 }
 

@@ -24,6 +24,18 @@ pub(crate) async fn reaches(bus: &NatsBus, wanted: BusState) {
     within(&format!("state {wanted:?}"), bus.state().wait_for(|state| *state == wanted)).await.unwrap();
 }
 
+/// Does what costs a bus its connection, and waits until it has another. It may be down for less time than anybody takes to look.
+pub(crate) async fn reconnects(bus: &NatsBus, because: impl AsyncFnOnce()) {
+    let mut state = bus.state();
+    assert_eq!(*state.borrow_and_update(), BusState::Up);
+    because().await;
+    within("the loss of a connection", state.changed()).await.unwrap();
+    reaches(bus, BusState::Up).await;
+}
+
+/// A ping so rare that a broker which says nothing is not given up.
+pub(crate) const PATIENT: Duration = Duration::from_secs(600);
+
 pub(crate) fn options(urls: &[String]) -> NatsOptions {
     NatsOptions::new(urls.to_vec())
 }

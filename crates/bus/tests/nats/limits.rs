@@ -13,11 +13,8 @@ use roomcast_protocol::{Class, SessionId};
 use roomcast_relay::EgressLimits;
 
 use crate::common::{
-    Told, hearing, next, options, overhear, packet, packet_of, reaches, room, sent, until, up, within,
+    PATIENT, Told, hearing, next, options, overhear, packet, packet_of, reaches, room, sent, until, up, within,
 };
-
-/// A ping so rare that a frozen broker is not given up.
-const PATIENT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_oldest_video_goes_first_and_each_packet_is_heard_or_counted() {

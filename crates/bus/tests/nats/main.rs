@@ -7,4 +7,5 @@ mod common;
 mod conformance;
 mod limits;
 mod outages;
+mod proxy;
 mod task;

@@ -11,12 +11,14 @@ use roomcast_bus::nats::{NatsBus, NatsOptions};
 use roomcast_bus::testing::{Broker, BrokerCluster, BrokerOptions, BrokerVersion};
 use roomcast_bus::{Bus, BusState, Inbox, Published};
 use roomcast_protocol::subject::ServerName;
-use roomcast_protocol::{Class, SessionId, Subject};
+use roomcast_protocol::{Class, RoomId, SessionId, Subject};
 use tokio::time::Instant;
 
 use crate::common::{
-    hearing, hears, next, options, overhear, packet, packet_of, publish_foreign, reaches, room, sent, until, up, within,
+    PATIENT, hearing, hears, next, options, overhear, packet, packet_of, publish_foreign, reaches, reconnects, room,
+    sent, until, up, within,
 };
+use crate::proxy::Proxy;
 
 /// Two brokers, and which of them a bus is on.
 fn index_of(cluster: &BrokerCluster, bus: &NatsBus) -> usize {
@@ -24,11 +26,27 @@ fn index_of(cluster: &BrokerCluster, bus: &NatsBus) -> usize {
     cluster.brokers.iter().position(|broker| broker.name() == info.name).unwrap()
 }
 
+/// Publishes what must never arrive: into the kernel's buffers, then the client library's, then the bus's own, until something
+/// had to go. Returns how much was published, and how much of it went.
+async fn fill(bus: &NatsBus, room: &RoomId) -> (u64, u64) {
+    let stale = packet_of(Class::Control, 1, &[b"stale".as_slice(), &[0; 60_000]].concat());
+    let mut published = 0;
+    let full = until("no more room", async || {
+        for _ in 0..16 {
+            sent(bus, room, &stale);
+            published += 1;
+        }
+        Some(bus.take_counts().dropped_full).filter(|full| *full > 0)
+    })
+    .await;
+    (published, full)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_waited_for_a_lost_connection_arrives_on_the_next() {
     for version in BrokerVersion::ALL {
         let mut cluster = BrokerCluster::start(2, &BrokerOptions::of(version)).await;
-        let bus = up(options(&cluster.urls())).await;
+        let bus = up(NatsOptions { ping: PATIENT, ..options(&cluster.urls()) }).await;
         let first = index_of(&cluster, &bus);
         // A plain client on the other broker hears all that reaches the cluster, whoever carries it there.
         let (_client, mut witness) = overhear(&cluster.brokers[1 - first].url(), "room.stale.*").await;
@@ -39,20 +57,8 @@ async fn nothing_that_waited_for_a_lost_connection_arrives_on_the_next() {
         })
         .await;
         cluster.brokers[first].freeze();
-        // Into the kernel's buffers, then the client library's, then ours: until there is no room any more.
-        let large = [b"stale".as_slice(), &[0; 60_000]].concat();
-        let stale = packet_of(Class::Control, 1, &large);
-        let mut published = 0;
-        while bus.publish(&room, &stale) == Published::Sent {
-            published += 1;
-            if published % 16 == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        cluster.brokers[first].kill();
-        reaches(&bus, BusState::Down).await;
-        assert_eq!(bus.publish(&room, &packet(1, b"stale: published while it was away")), Published::Down);
-        reaches(&bus, BusState::Up).await;
+        let (published, full) = fill(&bus, &room).await;
+        reconnects(&bus, async || cluster.brokers[first].kill()).await;
         assert_eq!(index_of(&cluster, &bus), 1 - first);
         sent(&bus, &room, &packet(1, b"fresh"));
         let heard = within("the fresh one", async {
@@ -66,8 +72,29 @@ async fn nothing_that_waited_for_a_lost_connection_arrives_on_the_next() {
         .await;
         assert!(heard == "fresh", "{} bytes of {:?} arrived", heard.len(), heard.get(..5));
         let counts = bus.take_counts();
-        assert!(counts.dropped_down > 0 && counts.dropped_down <= published + 1, "{counts:?} of {published}");
-        assert_eq!(counts.connections, 2);
+        assert!(counts.dropped_down > 0 && counts.dropped_down + full <= published, "{counts:?} of {published}");
+        assert_eq!(counts.connections, 1, "since the last look");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_waited_for_a_cut_connection_arrives_on_the_next_to_the_same_broker() {
+    for version in BrokerVersion::ALL {
+        let broker = Broker::start(&BrokerOptions::of(version)).await;
+        let (_client, mut witness) = overhear(&broker.url(), "room.cut.*").await;
+        let proxy = Proxy::to(broker.port()).await;
+        let bus = up(NatsOptions { ping: PATIENT, ..options(&[proxy.url()]) }).await;
+        let room = room("cut");
+        for _ in 0..3 {
+            sent(&bus, &room, &packet(1, b"before"));
+            assert_eq!(within("a packet", witness.next()).await.unwrap().payload, "before");
+            proxy.stall();
+            fill(&bus, &room).await;
+            reconnects(&bus, async || proxy.cut()).await;
+            sent(&bus, &room, &packet(1, b"fresh"));
+            let heard = within("the fresh one", witness.next()).await.unwrap().payload;
+            assert!(heard == "fresh", "{} bytes of {:?} arrived", heard.len(), heard.get(..5));
+        }
     }
 }
 
@@ -91,9 +118,7 @@ async fn a_node_that_moves_to_another_broker_never_hears_itself() {
     });
     for _ in 0..3 {
         let broker = index_of(&cluster, &bus);
-        cluster.brokers[broker].kill();
-        reaches(&bus, BusState::Down).await;
-        reaches(&bus, BusState::Up).await;
+        reconnects(&bus, async || cluster.brokers[broker].kill()).await;
         assert_eq!(index_of(&cluster, &bus), 1 - broker);
         cluster.brokers[broker].restart().await;
         cluster.formed().await;
@@ -242,9 +267,7 @@ async fn a_bus_knows_the_brokers_of_a_cluster_of_which_it_was_told_one() {
     let room = room("learned");
     let mut subscription = hearing(&other, &bus, &room).await;
     let killed = Instant::now();
-    cluster.brokers[0].kill();
-    reaches(&bus, BusState::Down).await;
-    reaches(&bus, BusState::Up).await;
+    reconnects(&bus, async || cluster.brokers[0].kill()).await;
     println!("on another broker {:?} after the kill", killed.elapsed());
     assert_ne!(index_of(&cluster, &bus), 0);
     hears(&other, &room, &mut subscription).await;
@@ -280,15 +303,19 @@ async fn a_broker_that_retires_is_left_for_another_with_all_that_was_published()
             tokio::time::timeout(Duration::from_millis(50), witness.next()).await.ok()
         })
         .await;
-        cluster.brokers[first].retire();
-        // Until it is gone, what was taken arrives.
+        // What was taken arrives, before and after.
         let mut published = 0_u64;
-        while *bus.state().borrow() == BusState::Up {
-            if bus.publish(&room, &packet(1, &published.to_be_bytes())) == Published::Sent {
-                published += 1;
+        reconnects(&bus, async || {
+            let state = bus.state();
+            cluster.brokers[first].retire();
+            while !state.has_changed().unwrap() {
+                if bus.publish(&room, &packet(1, &published.to_be_bytes())) == Published::Sent {
+                    published += 1;
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
+        })
+        .await;
         for number in 0..published {
             let payload = within("what was published", async {
                 loop {
@@ -301,7 +328,6 @@ async fn a_broker_that_retires_is_left_for_another_with_all_that_was_published()
             .await;
             assert_eq!(payload, number.to_be_bytes().as_slice(), "of {published}");
         }
-        reaches(&bus, BusState::Up).await;
         assert_eq!(index_of(&cluster, &bus), 1 - first);
         let counts = bus.take_counts();
         assert_eq!((counts.dropped_down, counts.connections), (0, 2));
