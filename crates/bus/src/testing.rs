@@ -65,6 +65,9 @@ pub struct BrokerOptions {
     /// Whether clients must use TLS, with a certificate for `127.0.0.1` and `localhost` of an authority that only
     /// [`Broker::ca_pem`] knows.
     pub tls: bool,
+    /// Whether brokers of a cluster tell their clients of each other. Where a test stands between them and their clients, they
+    /// must not.
+    pub advertise: bool,
     /// More of its configuration: accounts and users, limits.
     pub extra: String,
 }
@@ -72,7 +75,13 @@ pub struct BrokerOptions {
 impl Default for BrokerOptions {
     /// The current release, with the room for packets that is recommended.
     fn default() -> Self {
-        Self { version: BrokerVersion::default(), max_payload: 8 * 1024 * 1024, tls: false, extra: String::new() }
+        Self {
+            version: BrokerVersion::default(),
+            max_payload: 8 * 1024 * 1024,
+            tls: false,
+            advertise: true,
+            extra: String::new(),
+        }
     }
 }
 
@@ -264,8 +273,9 @@ impl Broker {
             let routes: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
             let _ = writeln!(
                 text,
-                "cluster {{ name: roomcast, listen: \"127.0.0.1:{}\", routes: [{}] }}",
+                "cluster {{ name: roomcast, listen: \"127.0.0.1:{}\", no_advertise: {}, routes: [{}] }}",
                 port(self.configured.routes),
+                !self.options.advertise,
                 routes.join(", ")
             );
         }

@@ -5,7 +5,7 @@
 //! from some packet on and up to some packet; [`Ledger::settle`] says which of them it had to hear: those sent after its
 //! join was answered and before its leave. Those sent around the two moments it may hear or not, in order all the same.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 
@@ -107,6 +107,20 @@ pub struct Ledger {
     packets: u64,
     violations: Vec<Violation>,
     more: u64,
+    tally: Tally,
+}
+
+/// How many packets went wrong, however many of the violations are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Never heard, by sender.
+    pub lost: BTreeMap<u32, u64>,
+    /// Heard after a later one.
+    pub reordered: u64,
+    /// Back to their own sender.
+    pub echoed: u64,
+    /// All other violations.
+    pub other: u64,
 }
 
 /// What was heard of one sender: `first..next` but for `missing`.
@@ -122,7 +136,7 @@ impl Ledger {
     /// A receiver in a room that has heard nothing.
     #[must_use]
     pub fn new(me: u32, room: u32) -> Self {
-        Self { me, room, tracks: HashMap::new(), packets: 0, violations: Vec::new(), more: 0 }
+        Self { me, room, tracks: HashMap::new(), packets: 0, violations: Vec::new(), more: 0, tally: Tally::default() }
     }
 
     /// Packets heard, whatever they were.
@@ -199,6 +213,12 @@ impl Ledger {
         }
     }
 
+    /// How many packets went wrong so far, those that are lost once every sender was settled.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
     /// Closes the ledger after every sender was settled: all violations (the first of them, if there are very many) and
     /// how many there are. Whoever was not settled is nobody.
     #[must_use]
@@ -214,6 +234,14 @@ impl Ledger {
     }
 
     fn violated(&mut self, violation: Violation) {
+        match &violation {
+            Violation::Lost { from, numbers, .. } => {
+                *self.tally.lost.entry(*from).or_default() += u64::from(numbers.end - numbers.start);
+            }
+            Violation::Reordered { .. } => self.tally.reordered += 1,
+            Violation::Echoed { .. } => self.tally.echoed += 1,
+            _ => self.tally.other += 1,
+        }
         if self.violations.len() < KEPT {
             self.violations.push(violation);
         } else {
@@ -317,7 +345,13 @@ mod tests {
     fn very_many_violations_are_counted_and_the_first_are_shown() {
         let mut ledger = Ledger::new(ANN, ROOM);
         (0..1000).for_each(|_| ledger.hear_changed());
+        (0..1000).filter(|number| number % 4 != 1).for_each(|number| ledger.hear(bobs(number)));
+        ledger.hear(bobs(1));
+        ledger.hear(Numbered { sender: ANN, ..bobs(0) });
+        ledger.settle(BOB, 1010, 0..1010);
+        let lost = BTreeMap::from([(BOB, 249 + 10)]);
+        assert_eq!(*ledger.tally(), Tally { lost, reordered: 1, echoed: 1, other: 1000 });
         let (shown, count) = ledger.close();
-        assert_eq!((shown.len(), count), (KEPT, 1000));
+        assert_eq!((shown.len(), count), (KEPT, 1000 + 1 + 1 + 249 + 1));
     }
 }

@@ -1,10 +1,12 @@
-//! For tests only: a node in a box, scripted members, third-party peers, the history checker.
+//! For tests only: a node in a box, scripted members, third-party peers, clusters of processes, the history checker.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod absences;
 pub mod call;
+pub mod cluster;
 pub mod ffmpeg;
 pub mod history;
+pub mod http;
 pub mod ledger;
 pub mod member;
 pub mod node_box;

@@ -9,12 +9,15 @@ use roomcast_node::{LogControl, Node, NodeOptions};
 use roomcast_supervision::Observer;
 use roomcast_transport::tls::ClientTrust;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
+
+use crate::http;
 
 /// The configuration file's name.
 const CONFIG_FILE: &str = "supervisor.toml";
+
+/// How long the admin port may take to answer.
+const ADMIN: Duration = Duration::from_secs(10);
 
 /// What every box is told: all ports from the system, faults allowed, and limits that tests do not meet by accident.
 const BOXED: &str = r#"
@@ -185,33 +188,13 @@ impl NodeBox {
     /// When it does not answer as HTTP does.
     pub async fn admin_as(&self, method: &str, path: &str, token: &str) -> (u16, String) {
         let address = self.node.addresses().admin.expect("the box has an admin listener");
-        let exchange = async {
-            let mut socket = TcpStream::connect(address).await?;
-            let request = format!(
-                "{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\
-                 authorization: Bearer {token}\r\n\r\n"
-            );
-            socket.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            socket.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
-        };
-        let answer = timeout(Duration::from_secs(10), exchange).await.expect("the admin port answers in time");
-        let answer = answer.expect("the admin port takes a request");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer has a head");
-        let status =
-            head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an HTTP answer has a status");
-        (status, body.to_owned())
+        http::ask(address, method, path, token, ADMIN).await.expect("the admin port answers in time, as HTTP does")
     }
 
     /// One metric's value, summed over its labels; `labels` must all occur in a line for it to count.
     pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let (_, body) = self.admin("GET", "/metrics").await;
-        body.lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-            .filter(|line| labels.iter().all(|label| line.contains(label)))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
+        http::metric(&body, name, labels)
     }
 
     /// Stops the node in order.

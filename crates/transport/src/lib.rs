@@ -97,7 +97,8 @@ pub trait PacketWriter: Send + 'static {
     /// Answers a ping.
     fn pong(&mut self, payload: &[u8]) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// Says why and closes. Takes at most about a second, whatever the peer does.
+    /// Says why and closes; the peer gets all that was written before. Takes at most about a second and a half, whatever the
+    /// peer does: one that has not taken what was written by then misses it.
     fn close(&mut self, code: CloseCode, reason: &str) -> impl Future<Output = ()> + Send;
 }
 

@@ -130,7 +130,7 @@ impl Cluster {
         self.hello = true;
         self.next_heartbeat = now;
         for peer in self.peers.values_mut() {
-            peer.heard = now;
+            peer.is_heard(now);
             peer.ask_anew(now.after(self.random.within(ANSWERS)));
         }
     }
@@ -399,11 +399,8 @@ impl Cluster {
     /// A node that did not run for a while heard nobody meanwhile: that is nobody else's fault.
     fn excuse(&mut self, now: Time, settings: &PresenceSettings) {
         let late = self.due.map_or(Duration::ZERO, |due| now.since(due));
-        if late < settings.heartbeat / 2 {
-            return;
-        }
-        for peer in self.peers.values_mut() {
-            peer.heard = peer.heard.after(late).min(now);
+        if late >= settings.heartbeat / 2 {
+            self.peers.values_mut().for_each(|peer| peer.excuse(late, now));
         }
     }
 

@@ -32,6 +32,8 @@ pub(super) struct Peer {
     pub(super) first_heard: Time,
     pub(super) heard: Time,
     last_beat: Time,
+    /// It has been excused since it was heard.
+    excused: bool,
     /// Another node that lives has its name.
     pub(super) rivalled: bool,
     entries: HashMap<SessionId, RosterEntry>,
@@ -75,6 +77,7 @@ impl Peer {
             first_heard: now,
             heard: now,
             last_beat: now,
+            excused: false,
             rivalled: false,
             entries: HashMap::new(),
             known: (said.members == 0).then_some(said.revision),
@@ -107,6 +110,17 @@ impl Peer {
     pub(super) fn lost_at(&self, settings: &PresenceSettings) -> Time {
         let patience = settings.lost_after.max(self.said.heartbeat.saturating_mul(MISSED_BEATS));
         self.heard.after(patience)
+    }
+
+    pub(super) fn is_heard(&mut self, now: Time) {
+        (self.heard, self.excused) = (now, false);
+    }
+
+    /// It could not be heard for so long: once, so that a node that is always late does not keep the dead for ever.
+    pub(super) fn excuse(&mut self, late: Duration, now: Time) {
+        if !self.excused {
+            (self.heard, self.excused) = (self.heard.after(late).min(now), true);
+        }
     }
 
     /// Whether it was heard a heartbeat of its own after that.
@@ -151,7 +165,8 @@ impl Peer {
         if now.since(self.heard) > said.heartbeat.saturating_mul(2) {
             self.ask_anew(now);
         }
-        (self.heard, self.last_beat) = (now, now);
+        self.is_heard(now);
+        self.last_beat = now;
         self.later.forget_old(now);
         if self.has_fallen_back(&said, now) {
             (self.known, self.assembly, self.ahead) = (None, None, None);
@@ -197,7 +212,7 @@ impl Peer {
 
     /// Takes in a change of the roster.
     pub(super) fn take_change(&mut self, change: Change, now: Time, moves: &mut Vec<Move>) {
-        self.heard = now;
+        self.is_heard(now);
         if self.is_too_big() {
             return;
         }
@@ -216,7 +231,7 @@ impl Peer {
 
     /// Takes in a part of the whole roster.
     pub(super) fn take_part(&mut self, part: Part, now: Time, moves: &mut Vec<Move>) {
-        self.heard = now;
+        self.is_heard(now);
         if self.is_too_big() || self.known.is_some_and(|known| known >= part.revision) {
             return;
         }

@@ -1,10 +1,11 @@
 //! What must hold: at every turn of a node, and when all that was broken has worked again for long enough.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use roomcast_protocol::{ClusterSubject, RoomId, SessionId, UserId};
-use roomcast_relay::cluster::{ClusterEvent, NodeView, Problem, Send};
+use roomcast_relay::Time;
+use roomcast_relay::cluster::{Cluster, ClusterEvent, NodeView, OwnStatus, Problem, RosterEntry, Send};
 
 use crate::world::{HEARTBEAT, LOST_AFTER, MS, Run, World};
 
@@ -21,11 +22,12 @@ const CALLS_A_SECOND: usize = 60;
 /// What an observer of one run remembers.
 #[derive(Default)]
 pub(crate) struct Seen {
-    pub(crate) up_since: u64,
     pub(crate) last_presence: u64,
     /// When each other run was heard last: its heartbeats, and all it said.
     heartbeats: HashMap<u64, u64>,
     words: HashMap<u64, u64>,
+    /// Who was not heard since this one was frozen.
+    excused: HashSet<u64>,
     /// Runs in the view after the last events.
     peers: BTreeMap<u64, String>,
     /// How often each name came and went.
@@ -37,31 +39,37 @@ pub(crate) struct Seen {
 
 impl Seen {
     pub(crate) fn new(now: u64) -> Self {
-        Self { up_since: now, last_presence: now, ..Self::default() }
+        Self { last_presence: now, ..Self::default() }
     }
 
     pub(crate) fn spoke(&mut self, author: u64, now: u64, heartbeat: bool) {
+        self.excused.remove(&author);
         self.words.insert(author, now);
         if heartbeat {
             self.heartbeats.insert(author, now);
         }
     }
 
-    /// It was frozen, and is called at last. What it is late, if it is half a heartbeat or more, counts for nobody.
+    /// The bus is up: everybody is given time anew.
+    pub(crate) fn connected(&mut self, now: u64) {
+        self.excused.clear();
+        self.last_presence = now;
+        self.heartbeats.values_mut().chain(self.words.values_mut()).for_each(|heard| *heard = now);
+    }
+
+    /// It was frozen, and is called at last. What it is late, if it is half a heartbeat or more, counts for nobody, once.
     pub(crate) fn thaw(&mut self, now: u64, due: u64) {
         self.last_presence = now;
         let late = now.saturating_sub(due);
         if late < HEARTBEAT / 2 {
             return;
         }
-        for heard in self.heartbeats.values_mut().chain(self.words.values_mut()) {
-            *heard = (*heard + late).min(now);
+        for (author, heard) in self.heartbeats.iter_mut().chain(&mut self.words) {
+            if !self.excused.contains(author) {
+                *heard = (*heard + late).min(now);
+            }
         }
-        self.up_since = (self.up_since + late).min(now);
-    }
-
-    fn silent_since(heard: &HashMap<u64, u64>, instance: u64, up_since: u64) -> u64 {
-        heard.get(&instance).map_or(0, |heard| (*heard).max(up_since))
+        self.excused.extend(self.words.keys());
     }
 }
 
@@ -76,9 +84,8 @@ pub(crate) fn turned(world: &mut World, index: usize, stirred: bool, out: &[Send
     }
     let run = &mut world.runs[index];
     if run.up {
-        let away = |instance: u64| Seen::silent_since(&run.seen.words, instance, run.seen.up_since);
         for (instance, name) in &run.seen.peers {
-            assert!(now <= away(*instance) + LOST_AFTER + SLACK, "{} still believes in {name}", run.name);
+            assert!(now <= run.seen.words[instance] + LOST_AFTER + SLACK, "{} still believes in {name}", run.name);
         }
         assert!(now <= run.seen.last_presence + HEARTBEAT + SLACK, "{} says nothing of itself", run.name);
     }
@@ -167,7 +174,7 @@ fn happened(world: &mut World, index: usize, events: &[ClusterEvent]) {
     }
     for instance in run.seen.peers.keys().filter(|instance| !peers.contains_key(*instance)) {
         let other = &world.runs[world.instances[instance]];
-        let silent = now - Seen::silent_since(&run.seen.heartbeats, *instance, run.seen.up_since);
+        let silent = now - run.seen.heartbeats[instance];
         let may_be_lost = run.up && silent >= LOST_AFTER;
         assert!(may_be_lost || (other.quit && left > 0), "{} forgot {} without a reason", run.name, other.name);
         assert!(lost + left > 0, "{} forgot {} silently", run.name, other.name);
@@ -197,26 +204,31 @@ fn shared(world: &World, name: &str) -> bool {
 
 type Members = BTreeSet<(String, SessionId, RoomId, UserId)>;
 
-/// All ways of asking one view say the same.
+/// All ways of asking one view say the same, and a node knows its own.
 pub(crate) fn consistent(run: &Run, now: u64) {
-    let mut all: Vec<(String, SessionId, RoomId, UserId)> = run
-        .cluster
-        .everybody()
-        .map(|(node, entry)| (node.to_owned(), entry.session, entry.room.clone(), entry.user.clone()))
-        .collect();
-    all.sort();
-    let view = run.cluster.view(run.local(now), &run.status());
+    let all = coherent(&run.cluster, run.local(now), &run.status());
     let sessions: BTreeSet<SessionId> = all.iter().map(|member| member.1).collect();
     assert_eq!(sessions.len(), all.len(), "{}: a member is in two places", run.name);
-    assert_eq!(all.len(), run.cluster.members());
+    let own: Vec<SessionId> = all.iter().filter(|member| run.members.contains_key(&member.1)).map(|m| m.1).collect();
+    assert!(own.into_iter().eq(run.members.keys().copied()), "{} knows its own", run.name);
+}
+
+/// All ways of asking one view say the same: these are its members, by node and session.
+pub(crate) fn coherent(cluster: &Cluster, now: Time, status: &OwnStatus) -> Vec<(String, SessionId, RoomId, UserId)> {
+    let name =
+        |node: &str, entry: &RosterEntry| (node.to_owned(), entry.session, entry.room.clone(), entry.user.clone());
+    let mut all: Vec<_> = cluster.everybody().map(|(node, entry)| name(node, entry)).collect();
+    all.sort();
+    let view = cluster.view(now, status);
+    assert_eq!(all.len(), cluster.members());
     assert_eq!(all.len(), view.members);
     let rooms: BTreeSet<&RoomId> = all.iter().map(|member| &member.2).collect();
     assert_eq!(rooms.len(), view.rooms);
-    let mut by_room: Vec<(String, SessionId, RoomId, UserId)> = Vec::new();
+    let mut by_room = Vec::new();
     for room in rooms {
-        for (node, entry) in run.cluster.room(room) {
+        for (node, entry) in cluster.room(room) {
             assert_eq!(entry.room, *room);
-            by_room.push((node.to_owned(), entry.session, entry.room.clone(), entry.user.clone()));
+            by_room.push(name(node, entry));
         }
     }
     by_room.sort();
@@ -227,19 +239,14 @@ pub(crate) fn consistent(run: &Run, now: u64) {
         digest ^ hasher.finish()
     });
     assert_eq!(digest, view.digest);
-    let refused = |node: &NodeView| node.problems.contains(&Problem::OtherDialect);
+    let refused = |node: &&NodeView| node.problems.contains(&Problem::OtherDialect);
     let taken = |node: &&NodeView| node.problems.contains(&Problem::NameTaken);
-    let counts = (
-        view.nodes.len(),
-        view.nodes.iter().filter(|node| refused(node)).count(),
-        view.nodes.iter().filter(taken).count(),
-    );
-    assert_eq!(counts, run.cluster.counts());
-    assert_eq!(run.cluster.is_divided(), counts.1 > 0);
+    let counts = (view.nodes.len(), view.nodes.iter().filter(refused).count(), view.nodes.iter().filter(taken).count());
+    assert_eq!(counts, cluster.counts());
+    assert_eq!(cluster.is_divided(), counts.1 > 0);
     let known: u64 = view.nodes.iter().filter(|node| !refused(node)).map(|node| node.known).sum();
     assert_eq!(known, view.members as u64);
-    let own: Vec<SessionId> = all.iter().filter(|member| run.members.contains_key(&member.1)).map(|m| m.1).collect();
-    assert!(own.into_iter().eq(run.members.keys().copied()), "{} knows its own", run.name);
+    all
 }
 
 /// What one node believes.

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod checks;
+mod cost;
 mod network;
+mod nonsense;
 mod world;
 
 use network::Weather;
@@ -77,16 +79,15 @@ fn run(setup: Setup, acts: &[(u64, Act)]) {
     checks::silence(&world);
 }
 
-/// A hundred runs of each unless told otherwise: what was found is kept as a test of its own, not as a seed.
-fn config() -> ProptestConfig {
-    let told = std::env::var("PROPTEST_CASES").is_ok();
+/// So many runs unless told otherwise: what was found is kept as a test of its own, not as a seed.
+fn config(cases: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
-    let cases = if told { default.cases } else { 100 };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases };
     ProptestConfig { cases, max_shrink_time: 60_000, failure_persistence: None, ..default }
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(100))]
 
     #[test]
     fn after_it_heals_all_views_are_the_truth(setup in setup(true, 200), acts in acts(200)) {

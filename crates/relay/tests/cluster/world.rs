@@ -313,8 +313,7 @@ impl World {
             let local = run.local(now);
             if up {
                 run.epoch += 1;
-                run.seen.up_since = now;
-                run.seen.last_presence = now;
+                run.seen.connected(now);
                 run.cluster.bus_is_up(local);
             } else {
                 run.cluster.bus_is_down(local);

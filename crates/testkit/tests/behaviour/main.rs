@@ -6,6 +6,7 @@ mod asking;
 mod calls;
 mod cluster;
 mod crashes;
+mod drain;
 mod events;
 mod hostile;
 mod operator;

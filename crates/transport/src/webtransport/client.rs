@@ -1,16 +1,13 @@
 //! The client's side: connecting, sending and receiving.
 
-use std::collections::VecDeque;
-use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use roomcast_protocol::CloseCode;
 use url::{Host, Url};
 use web_transport_quinn::{ClientError, ConnectError as HttpError, Session, proto};
@@ -32,16 +29,9 @@ pub type ClientReader = Reader;
 /// The sending half of a client's connection.
 pub struct ClientWriter {
     writer: Writer,
-    /// One for each packet sent lately: resolves when the server's QUIC has all of it.
-    unconfirmed: VecDeque<Confirmation>,
     /// The socket. It is driven until the last connection on it has said goodbye.
     _endpoint: quinn::Endpoint,
 }
-
-type Confirmation = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// How many packets are remembered until they are confirmed. A server lets a client have fewer streams open.
-const MAX_UNCONFIRMED: usize = 1024;
 
 /// Why a client is not connected.
 #[derive(Debug, thiserror::Error)]
@@ -142,7 +132,7 @@ pub async fn connect_with(
     };
     let shared = Arc::new(Shared::new(session, options));
     let reader = Reader::new(Arc::clone(&shared), options);
-    Ok((reader, ClientWriter { writer: Writer::new(shared), unconfirmed: VecDeque::new(), _endpoint: endpoint }))
+    Ok((reader, ClientWriter { writer: Writer::new(shared), _endpoint: endpoint }))
 }
 
 /// The first QUIC connection that comes to be with any of the host's addresses.
@@ -198,27 +188,15 @@ impl ClientWriter {
     /// The connection is gone.
     pub async fn send(&mut self, packets: &[Bytes]) -> io::Result<()> {
         for packet in packets {
-            if let Some(stream) = self.writer.send(packet.clone()).await? {
-                let stopped = stream.stopped();
-                self.unconfirmed.push_back(Box::pin(async move { _ = stopped.await }));
-            }
-            while let Some(oldest) = self.unconfirmed.front_mut() {
-                if oldest.now_or_never().is_none() && self.unconfirmed.len() <= MAX_UNCONFIRMED {
-                    break;
-                }
-                self.unconfirmed.pop_front();
-            }
+            self.writer.send(packet.clone()).await?;
         }
         Ok(())
     }
 
-    /// Waits until the server's QUIC has everything that was sent (closing abandons what is still under way), or the
-    /// connection is gone. Cancel-safe.
+    /// Waits until the server's QUIC has everything that was sent, or the connection is gone. Cancel-safe. [`close`](Self::close)
+    /// does the same for a second at most.
     pub async fn confirmed(&mut self) {
-        while let Some(oldest) = self.unconfirmed.front_mut() {
-            oldest.await;
-            self.unconfirmed.pop_front();
-        }
+        self.writer.confirmed().await;
     }
 
     /// Sends one packet as a datagram: it may be lost, and it may overtake.
@@ -229,7 +207,7 @@ impl ClientWriter {
         self.session().send_datagram(packet).map_err(|error| io::Error::other(error.to_string()))
     }
 
-    /// Says why and closes, within about a second.
+    /// Says why and closes, once the server has what was sent, within about a second and a half.
     pub async fn close(&mut self, code: CloseCode, reason: &str) {
         self.writer.close(code, reason).await;
     }

@@ -1,18 +1,29 @@
 //! The sending half: one unidirectional stream per packet, one after the other.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use roomcast_protocol::{CloseCode, Packet};
 use web_transport_quinn::Session;
 
 use super::{Shared, header, stream_code};
 use crate::PacketWriter;
 
-/// How long closing may take, whatever the peer does.
-const CLOSE: Duration = Duration::from_secs(1);
+/// How long closing waits for the peer to have what was written, whatever it does.
+const CONFIRM: Duration = Duration::from_secs(1);
+
+/// How long the peer may take to go after that.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// How many streams are remembered before it is asked which of them the peer has: an idle connection keeps no more.
+const UNASKED: usize = 16;
+
+/// The most streams that are remembered. A peer lets this side have fewer open at once.
+const MOST_UNCONFIRMED: usize = 1024;
 
 /// The code of a stream that this side breaks off.
 const BROKEN_OFF: u32 = 2;
@@ -21,6 +32,10 @@ const BROKEN_OFF: u32 = 2;
 pub struct Writer {
     shared: Arc<Shared>,
     header: Bytes,
+    /// Finished streams of which the peer's QUIC may not have all, the oldest first.
+    unconfirmed: VecDeque<quinn::SendStream>,
+    /// How many of them there may be before they are looked through.
+    look: usize,
 }
 
 /// A packet's payload, shared with its other recipients until this one's QUIC has no more use for it.
@@ -46,7 +61,7 @@ impl Drop for Unfinished {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, header: header::encoded() }
+        Self { shared, header: header::encoded(), unconfirmed: VecDeque::new(), look: UNASKED }
     }
 
     /// The session below, for what packets cannot express.
@@ -54,9 +69,8 @@ impl Writer {
         &self.shared.session
     }
 
-    /// Writes one packet on a stream of its own, and waits only for QUIC to take it. Gives back the finished stream, unless
-    /// the peer refused it.
-    pub(super) async fn send(&mut self, payload: Bytes) -> io::Result<Option<quinn::SendStream>> {
+    /// Writes one packet on a stream of its own, and waits only for QUIC to take it.
+    pub(super) async fn send(&mut self, payload: Bytes) -> io::Result<()> {
         let gone = |_| io::Error::new(io::ErrorKind::ConnectionAborted, self.shared.reason());
         let stream = quinn::Connection::open_uni(&self.shared.session).await.map_err(gone)?;
         let mut stream = Unfinished(Some(stream));
@@ -66,20 +80,46 @@ impl Writer {
         };
         match written {
             Ok(()) => {
-                let mut finished = stream.0.take();
-                if let Some(stream) = &mut finished {
+                if let Some(mut finished) = stream.0.take() {
                     // An error means that the peer has stopped it, after all of it was taken.
-                    let _ = stream.finish();
+                    let _ = finished.finish();
+                    self.remember(finished);
                 }
-                Ok(finished)
+                Ok(())
             }
             Err(quinn::WriteError::Stopped(_)) => {
                 self.shared.counters.refused();
-                Ok(None)
+                Ok(())
             }
             Err(error) => {
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, format!("{error}: {}", self.shared.reason())))
             }
+        }
+    }
+
+    /// Remembers a stream until the peer has it. Looked through only when twice as many have gathered as were left the last
+    /// time, so that each costs one look.
+    fn remember(&mut self, stream: quinn::SendStream) {
+        self.unconfirmed.push_back(stream);
+        if self.unconfirmed.len() < self.look {
+            return;
+        }
+        while let Some(oldest) = self.unconfirmed.front() {
+            if self.unconfirmed.len() <= MOST_UNCONFIRMED && oldest.stopped().now_or_never().is_none() {
+                break;
+            }
+            self.unconfirmed.pop_front();
+        }
+        self.unconfirmed.shrink_to(UNASKED);
+        self.look = (2 * self.unconfirmed.len()).max(UNASKED);
+    }
+
+    /// Waits until the peer's QUIC has everything that was sent, or the connection is gone. Cancel-safe.
+    pub(super) async fn confirmed(&mut self) {
+        while let Some(oldest) = self.unconfirmed.front() {
+            // However it ended: nothing of it is under way any more.
+            let _ = oldest.stopped().await;
+            self.unconfirmed.pop_front();
         }
     }
 }
@@ -102,6 +142,10 @@ impl PacketWriter for Writer {
     }
 
     async fn close(&mut self, code: CloseCode, reason: &str) {
+        // Closing abandons what is still under way, and what the peer has is read before the close is.
+        if !self.shared.is_closed() {
+            let _ = tokio::time::timeout(CONFIRM, self.confirmed()).await;
+        }
         self.shared.close(code.number(), reason);
         let _ = tokio::time::timeout(CLOSE, self.shared.session.closed()).await;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use roomcast_protocol::CloseCode;
 use roomcast_transport::PacketWriter as _;
 use roomcast_transport::webtransport::{Options, connect};
 use tokio::net::UdpSocket;
@@ -103,4 +104,44 @@ async fn nothing_is_lost_and_nothing_overtakes_on_a_bad_path() {
     written.unwrap();
     assert_eq!(reader.take_stats().lost_in(), 0);
     proxy.abort();
+}
+
+#[tokio::test]
+async fn what_was_written_before_a_close_arrives_on_a_bad_path() {
+    for seed in 1..=4 {
+        let patient = Options {
+            stream_wait: Duration::from_secs(600),
+            intake: crate::hostile::lasting(Duration::from_secs(600)),
+            ..Options::default()
+        };
+        let server = Server::start(patient);
+        let (address, proxy) = proxy(server.address(), 0x9e37_79b9 * seed).await;
+        let (url, trust) = (format!("https://{address}/lobby/a/b"), server.trust());
+        let connecting = connect(&url, &trust, Duration::from_secs(30));
+        let (accepted, connected) = within(async { tokio::join!(server.accept(|_| Ok(())), connecting) }).await;
+        let ((), mut reader, mut writer) = accepted.unwrap();
+        let (mut client_reader, mut client) = connected.unwrap();
+
+        // The client's last words, then the server's, then its close.
+        let last_words = [b"1".as_slice(), b"2", b"done"];
+        client.send(&last_words.map(Bytes::from_static)).await.unwrap();
+        for expected in last_words {
+            assert_eq!(packet(&mut reader).await, expected);
+        }
+        let packets: Vec<Vec<u8>> = (0..60).map(|seed| content(seed, seed * 37 % 3_000)).collect();
+        let down: Vec<_> = packets.iter().map(|packet| sealed(packet)).collect();
+        let writing = async {
+            writer.write(&down).await.unwrap();
+            writer.close(CloseCode::Done, "moved").await;
+        };
+        let reading = async {
+            for (number, expected) in packets.iter().enumerate() {
+                assert!(packet(&mut client_reader).await == *expected, "packet {number}, seed {seed}");
+            }
+            crate::support::closed(&mut client_reader).await
+        };
+        let ((), code) = within(async { tokio::join!(writing, reading) }).await;
+        assert!(code.is_none_or(|code| code == 1000), "{code:?}"); // the close itself may be lost
+        proxy.abort();
+    }
 }
