@@ -7,8 +7,8 @@ use prost::Message;
 use prost::encoding::{WireType, decode_key, decode_varint};
 
 use crate::{
-    Class, Dialect, Header, Lobby, LobbyError, Media, MediaKind, PacketBuffer, PacketKind, RoomSubject, Sender,
-    ServerSubject, SessionId, Subject, Tag, peek, seed, sessions,
+    Class, ClusterSubject, Dialect, Header, Lobby, LobbyError, Media, MediaKind, PacketBuffer, PacketKind, RoomSubject,
+    Sender, ServerSubject, SessionId, Subject, Tag, peek, seed, sessions,
 };
 
 /// The peek accepts what the full decoder accepts and reads what it reads, in both dialects.
@@ -47,6 +47,14 @@ pub fn check_lobby(bytes: &[u8]) {
         let again = match &subject {
             ServerSubject::Health(server) => Subject::health(server),
             ServerSubject::Connections(server) => Subject::connections(server),
+        };
+        assert_eq!(again.as_str(), target);
+    }
+    if let Ok(subject) = ClusterSubject::parse(&target) {
+        let again = match &subject {
+            ClusterSubject::Presence(node) => Subject::presence(node),
+            ClusterSubject::Roster(node) => Subject::roster(node),
+            ClusterSubject::Sync(node) => Subject::sync(node),
         };
         assert_eq!(again.as_str(), target);
     }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use roomcast_protocol::subject::SubjectError;
 use roomcast_protocol::{
-    NameError, RoomId, RoomSubject, Sender, ServerName, ServerSubject, SessionId, Subject, UserId,
+    ClusterSubject, NameError, RoomId, RoomSubject, Sender, ServerName, ServerSubject, SessionId, Subject, UserId,
 };
 
 fn room(name: &str) -> RoomId {
@@ -98,6 +98,33 @@ fn a_servers_names_are_bounded_and_its_subjects_have_five_tokens() {
 }
 
 #[test]
+fn nodes_speak_on_subjects_of_their_own() {
+    assert_eq!(Subject::presence("eu-1").as_str(), "roomcast.v1.presence.eu-1");
+    assert_eq!(Subject::roster("eu 1.local").as_str(), "roomcast.v1.roster.eu%201%2Elocal");
+    assert_eq!(Subject::sync("*").as_str(), "roomcast.v1.sync.%2A");
+    let heard: Vec<String> = Subject::cluster("eu-1").into_iter().map(Subject::into_string).collect();
+    assert_eq!(heard, ["roomcast.v1.presence.*", "roomcast.v1.roster.*", "roomcast.v1.sync.eu-1"]);
+    for (subject, error) in [
+        ("roomcast.v1.presence", SubjectError::Shape),
+        ("roomcast.v1", SubjectError::Shape),
+        ("roomcast.v2.presence.a", SubjectError::Shape),
+        ("roomcast.v1x.presence.a", SubjectError::Shape),
+        ("Roomcast.v1.presence.a", SubjectError::Shape),
+        ("roomcast.v1.health.a", SubjectError::Shape),
+        ("room.v1.presence.a", SubjectError::Shape),
+        ("roomcast.v1.presence.", SubjectError::Name),
+        ("roomcast.v1.presence.*", SubjectError::Name),
+        ("roomcast.v1.roster.>", SubjectError::Name),
+        ("roomcast.v1.sync.a.b", SubjectError::Name),
+        ("roomcast.v1.sync.%61", SubjectError::Name),
+        ("roomcast.v1.sync.a%2e", SubjectError::Name),
+        ("roomcast.v1.sync.%FF", SubjectError::Name),
+    ] {
+        assert_eq!(ClusterSubject::parse(subject), Err(error), "{subject}");
+    }
+}
+
+#[test]
 fn names_are_checked() {
     for (name, error) in [
         ("", NameError::Empty),
@@ -144,6 +171,21 @@ proptest! {
         prop_assert_eq!(same_subject, one.as_str().replace(' ', "_") == other.as_str().replace(' ', "_"));
         prop_assert_eq!(same_subject, one == other);
         prop_assert_eq!(RoomSubject::parse(Subject::system(&one).as_str()).unwrap().is_in(&other), one == other);
+    }
+
+    #[test]
+    fn a_node_comes_back_from_its_subjects_and_hears_only_its_own(node in ".{1,20}", other in "\\PC{1,3}") {
+        for (subject, parsed) in [
+            (Subject::presence(&node), ClusterSubject::Presence(node.clone())),
+            (Subject::roster(&node), ClusterSubject::Roster(node.clone())),
+            (Subject::sync(&node), ClusterSubject::Sync(node.clone())),
+        ] {
+            prop_assert_eq!(subject.as_str().split('.').count(), 4);
+            prop_assert!(subject.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-%".contains(&byte)));
+            prop_assert_eq!(ClusterSubject::parse(subject.as_str()), Ok(parsed));
+            prop_assert!(RoomSubject::parse(subject.as_str()).is_err() && ServerSubject::parse(subject.as_str()).is_err());
+        }
+        prop_assert_eq!(Subject::sync(&node) == Subject::sync(&other), node == other);
     }
 
     #[test]

@@ -199,3 +199,53 @@ fn a_message_longer_than_any_node_says_is_not_even_read() {
     own.receive(at(0), "roomcast.v1.presence.big", &heartbeat(0, 0));
     assert_eq!((own.take_malformed(), own.counts().0), (0, 2));
 }
+
+/// What a later version might add: a field of each kind.
+fn with_unknown_fields(mut payload: Vec<u8>) -> Vec<u8> {
+    use prost::encoding::{string, uint64};
+    uint64::encode(1_000, &7, &mut payload);
+    string::encode(1_001, &"new".to_owned(), &mut payload);
+    payload
+}
+
+#[test]
+fn a_later_version_is_understood_as_far_as_it_says_the_same() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    let said = messages::Presence { state: 77, ..messages::Presence::decode(heartbeat(0, 0).as_slice()).unwrap() };
+    own.receive(at(0), "roomcast.v1.presence.big", &with_unknown_fields(said.encode_to_vec()));
+    let member = messages::Member { transport: 77, ..wire::member(&entry(5, "hall")) };
+    let change = messages::RosterChange { instance: 9, from: 0, to: 1, joined: vec![member], left: vec![] };
+    own.receive(at(1), "roomcast.v1.roster.big", &with_unknown_fields(change.encode_to_vec()));
+    assert_eq!(own.take_malformed(), 0);
+    let view = own.view(at(1), &OwnStatus::default());
+    let big = view.nodes.iter().find(|node| node.instance == 9).unwrap();
+    assert_eq!(
+        (big.standing, big.problems.len()),
+        (Standing::Up, 0),
+        "a state that is not known is one of a node that lives"
+    );
+    assert_eq!(own.everybody().next().map(|(_, entry)| entry.via), Some(Via::Other));
+}
+
+#[test]
+fn what_a_later_version_says_otherwise_is_counted_and_does_nothing() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    own.receive(at(0), "roomcast.v2.presence.big", &heartbeat(0, 0));
+    // A word that is none of those known.
+    let sync = messages::Sync { instance: 9, to_instance: 1, name: "big".into(), word: None };
+    own.receive(at(0), "roomcast.v1.sync.own", &with_unknown_fields(sync.encode_to_vec()));
+    assert_eq!((own.take_malformed(), own.counts()), (2, (1, 0, 0)));
+    // A dialect that is not known is not ours.
+    let said = messages::Presence {
+        dialect: 77,
+        sessions: vec![100, 200],
+        ..messages::Presence::decode(heartbeat(0, 0).as_slice()).unwrap()
+    };
+    own.receive(at(0), "roomcast.v1.presence.big", &said.encode_to_vec());
+    assert_eq!((own.take_malformed(), own.counts()), (0, (2, 1, 0)));
+    assert!(own.is_foreign_session(SessionId(150)) && !own.is_foreign_session(SessionId(200)));
+    let view = own.view(at(0), &OwnStatus::default());
+    assert_eq!(view.nodes[0].dialect, None);
+}
