@@ -11,7 +11,9 @@ use bytes::Bytes;
 use roomcast_client::{Client, ClientOptions, ClientTrust, ReconnectPolicy, State};
 use roomcast_protocol::{Class, CloseCode, Packet, PacketBuffer, RoomId, SessionId, Tag, UserId};
 use roomcast_transport::tls::{Certificate, ServerIdentity};
-use roomcast_transport::{Incoming, PacketReader, PacketWriter, ReadError, Refusal, websocket, webtransport};
+use roomcast_transport::{
+    Incoming, PacketReader, PacketWriter, ReadError, Refusal, RequestHead, websocket, webtransport,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -36,16 +38,18 @@ pub(crate) const KINDS: [Kind; 3] = [Kind::Ws, Kind::Wss, Kind::Wt];
 pub(crate) struct Accepted {
     /// The path asked for.
     pub(crate) target: String,
-    reader: Reader,
-    writer: Writer,
+    /// Whether the client says that it understands notices.
+    pub(crate) notices: bool,
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
 }
 
-enum Reader {
+pub(crate) enum Reader {
     WebSocket(websocket::Reader),
     WebTransport(Box<webtransport::Reader>),
 }
 
-enum Writer {
+pub(crate) enum Writer {
     WebSocket(websocket::Writer),
     WebTransport(webtransport::Writer),
 }
@@ -75,7 +79,10 @@ impl Server {
         let (accepted_writer, accepted) = mpsc::channel(64);
         let decide = {
             let refusals = Arc::clone(&refusals);
-            move |target: &str| refusals.lock().unwrap().pop_front().map_or_else(|| Ok(target.to_owned()), Err)
+            move |head: &RequestHead<'_>| {
+                let accepted = (head.target.to_owned(), head.notices);
+                refusals.lock().unwrap().pop_front().map_or_else(|| Ok(accepted), Err)
+            }
         };
         let (address, task) = if kind == Kind::Wt {
             let options = webtransport::Options::default();
@@ -84,10 +91,10 @@ impl Server {
             let endpoint = webtransport::endpoint(socket, &identity, &options).unwrap();
             let task = tokio::spawn(async move {
                 while let Some(incoming) = endpoint.accept().await {
-                    let decided = webtransport::accept(incoming, &options, |head| decide(head.target)).await;
-                    if let Ok((target, reader, writer)) = decided {
+                    let decided = webtransport::accept(incoming, &options, |head| decide(&head)).await;
+                    if let Ok(((target, notices), reader, writer)) = decided {
                         let (reader, writer) = (Reader::WebTransport(Box::new(reader)), Writer::WebTransport(writer));
-                        let _ = accepted_writer.send(Accepted { target, reader, writer }).await;
+                        let _ = accepted_writer.send(Accepted { target, notices, reader, writer }).await;
                     }
                 }
             });
@@ -99,15 +106,15 @@ impl Server {
             let task = tokio::spawn(async move {
                 let options = websocket::Options::default();
                 while let Ok((socket, remote)) = listener.accept().await {
-                    let decide = |head: roomcast_transport::RequestHead<'_>| decide(head.target);
+                    let decide = |head: RequestHead<'_>| decide(&head);
                     let decided = if kind == Kind::Wss {
                         websocket::accept_tls(socket, &acceptor, remote, &options, decide).await
                     } else {
                         websocket::accept(websocket::Stream::Plain(socket), remote, &options, decide).await
                     };
-                    if let Ok((target, reader, writer)) = decided {
+                    if let Ok(((target, notices), reader, writer)) = decided {
                         let (reader, writer) = (Reader::WebSocket(reader), Writer::WebSocket(writer));
-                        let _ = accepted_writer.send(Accepted { target, reader, writer }).await;
+                        let _ = accepted_writer.send(Accepted { target, notices, reader, writer }).await;
                     }
                 }
             });
@@ -143,23 +150,66 @@ impl Server {
         within(self.accepted.recv()).await.expect("the server ended")
     }
 
+    /// A client's options for this server first, and for others after it.
+    pub(crate) fn options_with(&self, others: &[&Self]) -> ClientOptions {
+        let mut options = self.options();
+        options.endpoints.extend(others.iter().map(|server| server.url()));
+        options.trust = ClientTrust::Hashes([self].iter().chain(others).map(|server| server.hash).collect());
+        options
+    }
+
     pub(crate) fn refuse_next(&self, status: u16, message: &str) {
         self.refusals.lock().unwrap().push_back(Refusal { status, message: message.to_owned() });
+    }
+}
+
+impl Reader {
+    /// What comes next: a packet's bytes, or something else.
+    pub(crate) async fn read(&mut self) -> Result<Result<Bytes, Incoming>, ReadError> {
+        let mut buffer = PacketBuffer::new();
+        let incoming = match self {
+            Self::WebSocket(reader) => within(reader.read(&mut buffer)).await?,
+            Self::WebTransport(reader) => within(reader.read(&mut buffer)).await?,
+        };
+        Ok(match incoming {
+            Incoming::Packet => Ok(Bytes::copy_from_slice(buffer.payload())),
+            other => Err(other),
+        })
+    }
+
+    /// Reads until the client is gone; the code it gave.
+    pub(crate) async fn closed(&mut self) -> Option<u16> {
+        loop {
+            match self.read().await {
+                Ok(Err(Incoming::Closed(code))) => return code,
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+impl Writer {
+    pub(crate) async fn write(&mut self, payloads: &[&[u8]]) {
+        let batch: Vec<Packet> = payloads.iter().map(|payload| packet(payload)).collect();
+        match self {
+            Self::WebSocket(writer) => within(writer.write(&batch)).await.unwrap(),
+            Self::WebTransport(writer) => within(writer.write(&batch)).await.unwrap(),
+        }
+    }
+
+    pub(crate) async fn close(&mut self, code: CloseCode) {
+        match self {
+            Self::WebSocket(writer) => within(writer.close(code, "test")).await,
+            Self::WebTransport(writer) => within(writer.close(code, "test")).await,
+        }
     }
 }
 
 impl Accepted {
     /// What comes next: a packet's bytes, or something else.
     pub(crate) async fn read(&mut self) -> Result<Result<Bytes, Incoming>, ReadError> {
-        let mut buffer = PacketBuffer::new();
-        let incoming = match &mut self.reader {
-            Reader::WebSocket(reader) => within(reader.read(&mut buffer)).await?,
-            Reader::WebTransport(reader) => within(reader.read(&mut buffer)).await?,
-        };
-        Ok(match incoming {
-            Incoming::Packet => Ok(Bytes::copy_from_slice(buffer.payload())),
-            other => Err(other),
-        })
+        self.reader.read().await
     }
 
     /// The next packet; pings are answered, signs of life passed over.
@@ -179,28 +229,15 @@ impl Accepted {
 
     /// Reads until the client is gone; the code it gave.
     pub(crate) async fn closed(&mut self) -> Option<u16> {
-        loop {
-            match self.read().await {
-                Ok(Err(Incoming::Closed(code))) => return code,
-                Ok(_) => {}
-                Err(_) => return None,
-            }
-        }
+        self.reader.closed().await
     }
 
     pub(crate) async fn write(&mut self, payloads: &[&[u8]]) {
-        let batch: Vec<Packet> = payloads.iter().map(|payload| packet(payload)).collect();
-        match &mut self.writer {
-            Writer::WebSocket(writer) => within(writer.write(&batch)).await.unwrap(),
-            Writer::WebTransport(writer) => within(writer.write(&batch)).await.unwrap(),
-        }
+        self.writer.write(payloads).await;
     }
 
     pub(crate) async fn close(&mut self, code: CloseCode) {
-        match &mut self.writer {
-            Writer::WebSocket(writer) => within(writer.close(code, "test")).await,
-            Writer::WebTransport(writer) => within(writer.close(code, "test")).await,
-        }
+        self.writer.close(code).await;
     }
 }
 
