@@ -77,6 +77,17 @@ fn what_is_known_already_changes_nothing() {
 }
 
 #[test]
+fn where_the_author_counts_otherwise_the_author_is_right() {
+    let mut own = node("own", OWN);
+    beat(&mut own, 0, 0, 0);
+    change(&mut own, 0, (0, 2), &[20], &[]);
+    beat(&mut own, 10, 2, 2);
+    assert_eq!(asked(&mut own, 10, 100, |_, _| ()), [40]);
+    part(&mut own, 100, 2, (0, 1), &[20, 21]);
+    assert_eq!(known(&own), [20, 21]);
+}
+
+#[test]
 fn changes_that_come_before_the_roster_they_follow_are_applied_to_it() {
     let mut own = node("own", OWN);
     beat(&mut own, 0, 5, 2);
@@ -247,6 +258,22 @@ fn what_changes_while_the_bus_is_down_is_told_when_it_is_back_and_no_more_than_t
         .collect();
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].from, told[0].joined.len(), told[0].left.as_slice()), (2, 1, &[1][..]));
+}
+
+#[test]
+fn what_is_untold_is_told_to_all_before_one_gets_the_whole() {
+    let mut own = node("own", OWN);
+    own.joined(entry(1));
+    tick(&mut own, at(0));
+    own.joined(entry(2));
+    let (_, early) = tick(&mut own, at(10));
+    assert!(early.is_empty(), "one message in 50 ms");
+    let ask = Sync { instance: OTHER, to_instance: OWN, name: "n".into(), word: Some(Word::Request(RosterRequest {})) };
+    own.receive(at(20), "roomcast.v1.sync.own", &ask.encode_to_vec());
+    let (_, out) = tick(&mut own, at(20));
+    let told = RosterChange::decode(out[0].payload.clone()).unwrap();
+    let Some(Word::Part(part)) = Sync::decode(out[1].payload.clone()).unwrap().word else { panic!("a part") };
+    assert_eq!((told.from, told.to, part.revision, part.members.len()), (1, 2, 2, 2));
 }
 
 /// Room for the longest names there are: 254 and 128 bytes.
