@@ -249,3 +249,46 @@ fn what_a_later_version_says_otherwise_is_counted_and_does_nothing() {
     let view = own.view(at(0), &OwnStatus::default());
     assert_eq!(view.nodes[0].dialect, None);
 }
+
+/// Lets two nodes converse until the second knows a member of the first. How many milliseconds that takes.
+fn acquaint(from: u64, one: &mut Cluster, other: &mut Cluster, session: u64) -> u64 {
+    for time in from..from + 2_000 {
+        pass(at(time), one, other);
+        pass(at(time), other, one);
+        if other.everybody().any(|(_, entry)| entry.session.0 == session) {
+            return time - from;
+        }
+    }
+    2_000
+}
+
+#[test]
+fn who_comes_or_comes_back_knows_everybody_before_it_is_settled() {
+    let (mut old, mut new) = (node("old", 1), node("new", 2));
+    old.bus_is_up(at(0));
+    let mut unheard = Vec::new();
+    old.tick(at(0), &TIMES, &OwnStatus::default(), &mut unheard);
+    old.joined(entry(10, "standup"));
+    old.tick(at(100), &TIMES, &OwnStatus::default(), &mut unheard);
+
+    new.bus_is_up(at(200));
+    let took = acquaint(200, &mut old, &mut new, 10);
+    assert!(
+        took <= 150,
+        "an answer to hello, a request and a roster: {took} ms, and the next heartbeat is 800 ms away"
+    );
+    assert!(!new.settled(at(699)) && new.settled(at(700)));
+
+    // The same after an outage: what was missed meanwhile is asked for without waiting for a heartbeat.
+    new.bus_is_down(at(1_000));
+    old.joined(entry(11, "standup"));
+    old.tick(at(1_100), &TIMES, &OwnStatus::default(), &mut unheard);
+    let mut now = at(1_100);
+    while now < at(2_150) {
+        now = old.tick(now, &TIMES, &OwnStatus::default(), &mut unheard);
+    }
+    new.bus_is_up(at(2_250));
+    let took = acquaint(2_250, &mut old, &mut new, 11);
+    assert!(took <= 150, "{took} ms");
+    assert!(new.settled(at(2_250)), "once is enough");
+}

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use roomcast_protocol::{Dialect, RoomId, SessionId, UserId};
 use roomcast_relay::Time;
-use roomcast_relay::cluster::{Cluster, OwnNode, OwnStatus, RosterEntry, Send, Via};
+use roomcast_relay::cluster::{Cluster, OwnNode, OwnStatus, PresenceSettings, RosterEntry, Send, Via};
 
-use crate::world::TIMES;
-
+/// Nobody is lost here.
+const TIMES: PresenceSettings =
+    PresenceSettings { heartbeat: Duration::from_secs(1), lost_after: Duration::from_secs(3_600) };
 const PEERS: u64 = 100;
 const THEIRS: u64 = 10_000;
 const OWN: u64 = 20_000;
@@ -80,6 +81,7 @@ fn what_a_big_cluster_costs() {
     }
     tick(&mut own, Time::ZERO);
     let now = Time::from_millis(100);
+    let (mut memory, mut wire) = (0, 0);
     for peer in 2..2 + PEERS {
         let mut other = node(peer);
         (0..THEIRS).for_each(|member| other.joined(entry(peer, member)));
@@ -88,11 +90,13 @@ fn what_a_big_cluster_costs() {
         measure(&mut heartbeat, || own.receive(now, hello.subject.as_str(), &hello.payload));
         ask_other(&mut other, peer);
         let mut turn = Time::from_millis(1);
-        while own.view_of(peer) < THEIRS {
+        while (own.members() as u64) < OWN + (peer - 2) * (THEIRS - 1) + THEIRS {
             turn = turn.after(Duration::from_millis(50));
             for send in tick(&mut other, turn) {
                 if send.subject.as_str().contains(".sync.") {
-                    measure(&mut part, || own.receive(now, send.subject.as_str(), &send.payload));
+                    let act = || measure(&mut part, || own.receive(now, send.subject.as_str(), &send.payload));
+                    let taken = allocation_counter::measure(act);
+                    (memory, wire) = (memory + taken.bytes_current, wire + send.payload.len());
                 }
             }
         }
@@ -133,6 +137,11 @@ fn what_a_big_cluster_costs() {
         measure(&mut leave, || own.left(SessionId(1_000_000 + member)));
     }
     println!("{OWN} own members, {PEERS} nodes with {THEIRS} each; 100 rosters of {OWN} took {turns} turns");
+    println!(
+        "a member takes {} bytes on the wire, {} in memory",
+        wire as u64 / PEERS / THEIRS,
+        memory as u64 / PEERS / THEIRS
+    );
     join.print("joined");
     leave.print("left");
     heartbeat.print("receive: a heartbeat");
@@ -151,16 +160,4 @@ fn ask_other(other: &mut Cluster, peer: u64) {
     let word = Some(Word::Request(RosterRequest {}));
     let ask = Sync { instance: 1, to_instance: peer, name: "node-1".into(), word };
     other.receive(Time::ZERO, &format!("roomcast.v1.sync.node-{peer}"), &ask.encode_to_vec());
-}
-
-trait ViewOf {
-    fn view_of(&self, peer: u64) -> u64;
-}
-
-impl ViewOf for Cluster {
-    fn view_of(&self, peer: u64) -> u64 {
-        // Cheap enough here, and not measured.
-        let name = format!("node-{peer}");
-        self.everybody().filter(|(node, _)| **node == *name).count() as u64
-    }
 }

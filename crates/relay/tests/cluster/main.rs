@@ -7,6 +7,7 @@ mod checks;
 mod cost;
 mod network;
 mod nonsense;
+mod words;
 mod world;
 
 use network::Weather;

@@ -16,11 +16,11 @@ use crate::checks::coherent;
 use crate::world::TIMES;
 
 /// The node that is spoken to, one that it knows, and strangers.
-const OWN: u64 = 1;
+pub(crate) const OWN: u64 = 1;
 const FRIEND: u64 = 2;
 const STRANGERS: std::ops::Range<u64> = 3..7;
 
-fn node(name: &str, instance: u64) -> Cluster {
+pub(crate) fn node(name: &str, instance: u64) -> Cluster {
     let own = OwnNode {
         name: name.into(),
         instance,
@@ -35,12 +35,12 @@ fn node(name: &str, instance: u64) -> Cluster {
     cluster
 }
 
-fn entry(session: u64) -> RosterEntry {
+pub(crate) fn entry(session: u64) -> RosterEntry {
     let (user, room) = (UserId::parse("ann").unwrap(), RoomId::parse("standup").unwrap());
     RosterEntry { session: SessionId(session), user, room, via: Via::WebSocket, joined_ms: 1 }
 }
 
-fn member(session: u64) -> Member {
+pub(crate) fn member(session: u64) -> Member {
     Member { session, user: "bob".into(), room: format!("room{}", session % 50), transport: 1, joined_ms: 1 }
 }
 
@@ -220,7 +220,7 @@ proptest! {
     }
 }
 
-fn presence(instance: u64, name: &str, change: impl FnOnce(&mut Presence)) -> Vec<u8> {
+pub(crate) fn presence(instance: u64, name: &str, change: impl FnOnce(&mut Presence)) -> Vec<u8> {
     let mut said =
         Presence { instance, name: name.into(), dialect: 1, state: 1, heartbeat_ms: 1_000, ..Presence::default() };
     change(&mut said);
@@ -231,7 +231,9 @@ fn presence(instance: u64, name: &str, change: impl FnOnce(&mut Presence)) -> Ve
 fn more_nodes_than_there_is_room_for_are_not_seen_and_counted() {
     let mut own = node("own", OWN);
     for instance in 0..5_000 {
-        own.receive(Time::ZERO, "roomcast.v1.presence.n", &presence(10 + instance, "n", |_| ()));
+        let name = format!("n{instance}");
+        let subject = format!("roomcast.v1.presence.{name}");
+        own.receive(Time::ZERO, &subject, &presence(10 + instance, &name, |_| ()));
     }
     assert_eq!(own.counts().0, MAX_PEERS + 1);
     assert_eq!(own.take_malformed(), 5_000 - MAX_PEERS as u64);
@@ -273,7 +275,7 @@ fn changes_that_do_not_fit_are_kept_within_a_bound() {
     let mut own = node("own", OWN);
     own.receive(Time::ZERO, "roomcast.v1.presence.n", &presence(9, "n", |said| (said.members, said.revision) = (1, 1)));
     let kept = allocation_counter::measure(|| {
-        for batch in 0..600_u64 {
+        for batch in 0..300_u64 {
             let joined = (0..500).map(member).collect();
             let change = RosterChange { instance: 9, from: 10 + 2 * batch, to: 11 + 2 * batch, joined, left: vec![] };
             own.receive(Time::ZERO, "roomcast.v1.roster.n", &change.encode_to_vec());
@@ -287,7 +289,7 @@ fn who_asks_much_gets_no_more_than_there_is_time_for() {
     let mut own = node("own", OWN);
     (0..20_000).for_each(|session| own.joined(entry(session)));
     tick(&mut own, Time::ZERO);
-    for asker in 0..10_000 {
+    for asker in 0..1_000 {
         let ask = Sync {
             instance: 10 + asker,
             to_instance: OWN,
@@ -308,7 +310,7 @@ fn who_asks_much_gets_no_more_than_there_is_time_for() {
 #[test]
 fn absurd_ranges_of_sessions_refuse_nobody() {
     let mut own = node("own", OWN);
-    let absurd = [5, 5, 9, 3, 0, u64::MAX, u64::MAX, 0, 1 << 52, u64::MAX, 100, 200, 150, 250];
+    let absurd = [5, 5, 9, 3, 0, u64::MAX, u64::MAX, 0, 1 << 52, u64::MAX, 100, 250, 150, 200, 240, 260];
     own.receive(
         Time::ZERO,
         "roomcast.v1.presence.n",
@@ -317,7 +319,7 @@ fn absurd_ranges_of_sessions_refuse_nobody() {
     assert!(own.is_divided());
     let refused: Vec<u64> =
         (0..300).chain([1 << 52, u64::MAX]).filter(|n| own.is_foreign_session(SessionId(*n))).collect();
-    assert!(refused.into_iter().eq(100..250));
+    assert!(refused.into_iter().eq(100..260));
 }
 
 /// Settings that no configuration allows are no reason to run in circles.
