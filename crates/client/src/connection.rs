@@ -100,11 +100,13 @@ pub(crate) async fn run<R: PacketReader, W: ClientSink>(
         pong_due: Notify::new(),
     };
     let end = tokio::select! {
+        // First: what is read after that is handed on by the connection that took over.
+        biased;
+        () = abandoned(gate) => End::Local,
         ended = read_all(&mut reader, gate, &line, shared, inbox) => End::Remote(ended),
         end = write_all(&mut writer, gate, &line, shared, settings.keep_alive.dead_after) => end,
         ended = watch(&line, settings.keep_alive.dead_after) => End::Remote(ended),
         () = flush_time_over(shared, settings.flush) => End::Local,
-        () = abandoned(gate) => End::Local,
     };
     match &end {
         End::Local => writer.close(CloseCode::Done, "bye").await,

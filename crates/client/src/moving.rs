@@ -170,6 +170,8 @@ impl Task {
                 tokio::select! {
                     () = &mut hand_on => break,
                     end = &mut new.run, if new_end.is_none() => new_end = Some(end),
+                    // Nobody takes what is left.
+                    () = self.shared.closing.cancelled(), if new_end.is_some() => break,
                 }
             }
         }
