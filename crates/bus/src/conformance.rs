@@ -44,6 +44,7 @@ macro_rules! bus_conformance {
             is_up_once_joined,
             delivers_to_every_other_node_with_its_sender,
             accepts_what_nobody_subscribes_to,
+            flushes_what_was_published_and_never_hangs,
             does_not_echo,
             keeps_each_publishers_order,
             keeps_rooms_apart_whatever_their_names,
@@ -93,6 +94,21 @@ pub async fn delivers_to_every_other_node_with_its_sender(broker: &impl Broker) 
             assert!(delivery.payload == payload, "the payload of {sender} arrived changed");
         }
     }
+}
+
+/// A flush ends once all before it has passed, also among many, and where nothing can pass.
+pub async fn flushes_what_was_published_and_never_hangs(broker: &impl Broker) {
+    let (from, to) = (up(broker).await, up(broker).await);
+    let room = room("flush");
+    let mut subscription = subscribed(&to, &room).await;
+    open(&from, &room, &mut subscription).await;
+    for number in 0..8_u8 {
+        publish(&from, &room, &packet(1, &[number])).await;
+        within("a flush", async { tokio::join!(from.flush(), from.flush()) }).await;
+        assert_eq!(next(&mut subscription).await.payload, [number].as_slice());
+    }
+    within("closing", from.close()).await;
+    within("a flush of a closed bus", from.flush()).await;
 }
 
 /// A room without a subscriber takes packets all the same, and nobody hears them later.

@@ -152,6 +152,9 @@ pub trait Bus: Send + Sync + 'static {
     /// subject that more than one of them matches may come more than once. Not for a room's subjects.
     fn receive(&self, subjects: Vec<Subject>) -> BoxFuture<'_, Result<Box<dyn Inbox>, SubscribeError>>;
 
+    /// Waits until what was published and sent before has been handed to the broker's connection, or was dropped. Cancel-safe.
+    fn flush(&self) -> BoxFuture<'_, ()>;
+
     /// The state and its changes.
     fn state(&self) -> watch::Receiver<BusState>;
 

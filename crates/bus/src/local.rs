@@ -258,6 +258,11 @@ impl Bus for LocalBus {
         })
     }
 
+    /// It is where it goes at once.
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn state(&self) -> watch::Receiver<BusState> {
         self.state.clone()
     }

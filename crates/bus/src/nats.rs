@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use roomcast_protocol::{Packet, RoomId, Subject};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -136,6 +136,16 @@ impl Bus for NatsBus {
             let (id, buffer) = self.0.interest.add_inbox(subjects, self.0.options.incoming)?;
             let heard = Heard { shared: Arc::clone(&self.0), id, room: None, buffer };
             Ok(Box::new(heard) as Box<dyn Inbox>)
+        })
+    }
+
+    fn flush(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let (marker, passed) = oneshot::channel();
+            if self.0.outgoing.push(0, || Message::marker(marker)) == Published::Sent {
+                // Told by being dropped too: then what was before it is gone as well.
+                let _ = passed.await;
+            }
         })
     }
 

@@ -347,6 +347,13 @@ async fn hand_over(
 ) -> Result<(), Gone> {
     let mut rest = Rest { outgoing, count: batch.len() as u64 };
     for message in batch.drain(..) {
+        if let Some(marker) = message.marker {
+            client.flush().await.map_err(|_| Gone)?;
+            // Whoever waited may have given up.
+            let _ = marker.send(());
+            rest.count -= 1;
+            continue;
+        }
         match client.publish(async_nats::Subject::from(message.subject), message.payload).await {
             Ok(()) => {
                 handed.fetch_add(1, Ordering::Relaxed);

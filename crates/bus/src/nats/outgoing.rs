@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use roomcast_protocol::{Class, Packet, SessionId, Tag};
 use roomcast_relay::{Batch, Budget, DropReason, EgressLimits, EgressQueue, Pushed, Queued, Time};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use crate::{BusCounts, Published};
 
@@ -23,16 +23,24 @@ const BATCH: Batch = Batch { packets: 32, bytes: 128 * 1024 };
 pub(super) struct Message {
     pub(super) subject: String,
     pub(super) payload: Bytes,
+    /// No message at all, but somebody who waits until what is before it has passed.
+    pub(super) marker: Option<oneshot::Sender<()>>,
     tag: Tag,
 }
 
 impl Message {
     pub(super) fn packet(subject: String, packet: &Packet) -> Self {
-        Self { subject, payload: Bytes::from_owner(Payload(packet.clone())), tag: *packet.tag() }
+        Self { subject, payload: Bytes::from_owner(Payload(packet.clone())), marker: None, tag: *packet.tag() }
     }
 
     pub(super) fn control(subject: String, payload: Bytes) -> Self {
-        Self { subject, payload, tag: Tag { sender: SessionId(0), class: Class::Control, flow: 0 } }
+        Self { subject, payload, marker: None, tag: Tag { sender: SessionId(0), class: Class::Control, flow: 0 } }
+    }
+}
+
+impl Message {
+    pub(super) fn marker(marker: oneshot::Sender<()>) -> Self {
+        Self { marker: Some(marker), ..Self::control(String::new(), Bytes::new()) }
     }
 }
 

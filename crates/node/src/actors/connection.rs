@@ -22,6 +22,9 @@ use crate::store::{Egress, Permit, RoomCell, Seat, Seated, Store, Welcome};
 /// How long a client may take to read why it was closed, while what it still sends is thrown away.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long a client that moves is kept for its packets to be on their way to other nodes.
+const AHEAD: Duration = Duration::from_millis(500);
+
 /// What a connection is told.
 #[derive(Debug)]
 pub enum Message {
@@ -145,7 +148,9 @@ impl<R: PacketReader> Reading<R> {
             silence.heard();
             match incoming {
                 Ok(Incoming::Packet) if self.egress.takes_notices() && is_done(&buffer) => {
-                    // It has joined elsewhere and reads this connection to its end.
+                    // It has joined elsewhere and reads this connection to its end. What it sent here must be ahead of what it
+                    // sends there, on the way to other nodes too.
+                    let _ = timeout(AHEAD, self.store.bus.flush()).await;
                     self.egress.close(CloseCode::Done, "moved");
                     return Ok(());
                 }
