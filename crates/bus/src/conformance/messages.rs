@@ -106,6 +106,13 @@ pub async fn bounds_an_inbox_and_counts_the_loss(broker: &impl Broker) {
         assert_eq!(letter(&mut read).await.payload, number.to_be_bytes().as_slice());
     }
     let (mut received, mut lost, mut last) = (0, unread.take_lost(), None);
+    within("the loss to be counted", async {
+        while lost + (broker.buffer_packets() as u64) < sent {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            lost += unread.take_lost();
+        }
+    })
+    .await;
     within("an end of what was sent", async {
         while received + lost < sent {
             if let Ok(heard) = tokio::time::timeout(Duration::from_millis(100), unread.next()).await {

@@ -60,7 +60,8 @@ impl NatsOptions {
             outgoing: EgressLimits { packets: 4_096, bytes: 16 * 1024 * 1024, max_delay: Duration::from_millis(500) },
             ping: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(2),
-            backoff: Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) },
+            // At most a second, so that a broker which is back is found, and remote members are heard again, within two.
+            backoff: Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(1) },
         }
     }
 

@@ -148,10 +148,11 @@ impl Outgoing {
     pub(super) fn shut(&self) {
         let mut waiting = self.lock();
         self.set_open(&mut waiting, 0);
-        let dropped = waiting.queue.len();
         // A new one, since a queue that was closed stays so.
-        waiting.queue = EgressQueue::new(&Budget::new(usize::MAX));
-        waiting.counts.dropped_down += dropped as u64;
+        let old = std::mem::replace(&mut waiting.queue, EgressQueue::new(&Budget::new(usize::MAX)));
+        waiting.counts.dropped_down += old.len() as u64;
+        // Before what was in it is freed: publishers do not wait for that.
+        drop(waiting);
     }
 
     fn set_open(&self, waiting: &mut Waiting, max_payload: usize) {

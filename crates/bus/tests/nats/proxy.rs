@@ -7,13 +7,19 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// One value, so that no connection that is to be cut is read once more before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State {
+    /// How often all connections were cut.
+    cuts: u64,
+    /// Whether what clients send is left unread.
+    stalled: bool,
+}
+
 /// Carries connections to one port until it is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
-    /// Whether what the client sends is read.
-    reads: watch::Sender<bool>,
-    /// How often all connections were cut.
-    cuts: watch::Sender<u64>,
+    state: watch::Sender<State>,
     _tasks: JoinSet<()>,
 }
 
@@ -21,18 +27,18 @@ impl Proxy {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (reads, cuts) = (watch::Sender::new(true), watch::Sender::new(0));
+        let state = watch::Sender::new(State { cuts: 0, stalled: false });
         let mut tasks = JoinSet::new();
         tasks.spawn({
-            let (reads, cuts) = (reads.subscribe(), cuts.subscribe());
+            let state = state.subscribe();
             async move {
                 let mut connections = JoinSet::new();
                 while let Ok((client, _)) = listener.accept().await {
-                    connections.spawn(carry(client, port, reads.clone(), cuts.clone()));
+                    connections.spawn(carry(client, port, state.clone()));
                 }
             }
         });
-        Self { address, reads, cuts, _tasks: tasks }
+        Self { address, state, _tasks: tasks }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -41,32 +47,32 @@ impl Proxy {
 
     /// From now on nothing that clients send is read.
     pub(crate) fn stall(&self) {
-        self.reads.send_replace(false);
+        self.state.send_modify(|state| state.stalled = true);
     }
 
     /// Ends all connections, and what waits in them; new ones are carried.
     pub(crate) fn cut(&self) {
-        self.cuts.send_modify(|cuts| *cuts += 1);
-        self.reads.send_replace(true);
+        self.state.send_modify(|state| *state = State { cuts: state.cuts + 1, stalled: false });
     }
 }
 
-async fn carry(client: TcpStream, port: u16, mut reads: watch::Receiver<bool>, mut cuts: watch::Receiver<u64>) {
-    cuts.mark_unchanged();
+async fn carry(client: TcpStream, port: u16, mut state: watch::Receiver<State>) {
+    let mine = State { cuts: state.borrow().cuts, stalled: false };
+    let mut until_cut = state.clone();
     let Ok(broker) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     let ((mut from_client, mut to_client), (mut from_broker, mut to_broker)) =
         (client.into_split(), broker.into_split());
     let there = async {
         let mut bytes = vec![0; 4_096];
-        while reads.wait_for(|reads| *reads).await.is_ok() {
+        while state.wait_for(|state| *state == mine).await.is_ok() {
             match from_client.read(&mut bytes).await {
-                // What was read just before the stall goes nowhere either.
-                Ok(length) if length > 0 && *reads.borrow() => {
-                    if to_broker.write_all(&bytes[..length]).await.is_err() {
+                Ok(length) if length > 0 => {
+                    // What was read just before a stall goes nowhere either.
+                    let goes = *state.borrow() == mine;
+                    if goes && to_broker.write_all(&bytes[..length]).await.is_err() {
                         break;
                     }
                 }
-                Ok(length) if length > 0 => {}
                 _ => break,
             }
         }
@@ -75,6 +81,6 @@ async fn carry(client: TcpStream, port: u16, mut reads: watch::Receiver<bool>, m
     tokio::select! {
         () = there => {}
         _ = back => {}
-        _ = cuts.changed() => {}
+        _ = until_cut.wait_for(|state| state.cuts != mine.cuts) => {}
     }
 }
