@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 
 use crate::{Delivery, Letter};
 
@@ -142,6 +143,9 @@ impl<T: Item> Buffer<T> {
 
     /// The oldest, once there is one; `None` at the end. Cancel-safe; for one reader.
     pub(crate) async fn pop(&self) -> Option<T> {
+        // Before anything is taken: a buffer that is filled as fast as it is read must not keep its reader from ever yielding,
+        // since then neither other tasks of the thread nor an abort get their turn.
+        consume_budget().await;
         loop {
             {
                 let mut unread = self.lock();
@@ -164,5 +168,34 @@ impl<T: Item> Buffer<T> {
     /// How many were lost since the last call.
     pub(crate) fn take_lost(&self) -> u64 {
         std::mem::take(&mut self.lock().lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_is_never_without_work_lets_others_have_their_turn() {
+        let buffer = Arc::new(Buffer::new(BufferLimits::default()));
+        let delivery = || Delivery { sender: None, payload: Bytes::from_static(b"packet") };
+        buffer.push(delivery());
+        let reading = tokio::spawn({
+            let buffer = Arc::clone(&buffer);
+            async move {
+                // A bound, so that this fails and does not hang.
+                for _ in 0..10_000_000 {
+                    buffer.pop().await;
+                    buffer.push(delivery());
+                }
+            }
+        });
+        tokio::task::yield_now().await;
+        reading.abort();
+        let ended = tokio::time::timeout(Duration::from_secs(60), reading).await.unwrap();
+        assert!(ended.unwrap_err().is_cancelled());
     }
 }
