@@ -104,6 +104,10 @@ impl Gate {
     pub(crate) fn take(&self, bytes: Bytes, shared: &Shared, now: Instant) -> Taken {
         let mark = shared.marker.as_ref().map(|marker| marker.mark(&bytes));
         let mut passage = self.lock();
+        // What it has brought is known to its successor by now; what it brings after that, both would hand on.
+        if *self.mode.borrow() == Mode::Abandon {
+            return Taken::Kept;
+        }
         let Some(mark) = mark else { return Taken::Pass(self.received(bytes)) };
         if let Some(held) = &mut passage.held {
             if !held.takes(bytes.len()) {
@@ -204,5 +208,32 @@ impl Held {
     fn takes(&self, length: usize) -> bool {
         self.packets.is_empty()
             || (self.packets.len() < self.bounds.packets && self.bytes + length <= self.bounds.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use roomcast_protocol::Dialect;
+
+    use super::*;
+    use crate::handover::Marker;
+
+    #[test]
+    fn an_old_connection_that_was_given_up_hands_nothing_on_beside_its_successor() {
+        let bounds = QueueBounds { packets: 10, bytes: 1000 };
+        let shared = Shared::new(bounds, Some(Marker::new(Dialect::Seed)));
+        let (old, new) = (Gate::open(1), Gate::closed(2, bounds));
+        let now = Instant::now();
+        let packet = |bytes: &'static [u8]| Bytes::from_static(bytes);
+        assert!(matches!(old.take(packet(b"one"), &shared, now), Taken::Pass(_)));
+        for bytes in [b"one".as_slice(), b"two"] {
+            assert!(matches!(new.take(packet(bytes), &shared, now), Taken::Kept));
+        }
+        // It does not end in time, while its last packets are still coming.
+        old.set_mode(Mode::Abandon);
+        new.succeed(&old, &shared, now);
+        assert!(matches!(old.take(packet(b"two"), &shared, now + Duration::from_millis(1)), Taken::Kept));
     }
 }

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub bus_connections: Counter,
     /// Times that this node, or a subscription of it, was too slow for the broker.
     pub bus_slow: Counter,
+    /// Publications and subscriptions that the broker did not permit.
+    pub bus_refused: Counter,
     /// The number of the settings in force, from 1.
     pub config_generation: Gauge,
     /// Configurations that were refused.
@@ -172,6 +174,11 @@ impl Metrics {
                 &[],
             ),
             bus_slow: make.counter("roomcast_bus_slow_total", "Times that this node was too slow for the broker", &[]),
+            bus_refused: make.counter(
+                "roomcast_bus_refused_total",
+                "Publications and subscriptions that the broker did not permit",
+                &[],
+            ),
             config_generation: make.gauge("roomcast_config_generation", "The settings in force, from 1", &[]),
             config_rejections: make.counter("roomcast_config_rejections_total", "Configurations refused", &[]),
             config_waiting: make.gauge("roomcast_config_waiting", "Changed keys that wait for a restart", &[]),

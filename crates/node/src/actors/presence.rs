@@ -33,8 +33,9 @@ impl Worker for Presence {
     }
 
     /// When the node stops, its members are gone by now; the rest of its end may take longer than the others would wait for it.
+    /// Where there are members this is no such end: the supervisor restarts its children while the node drains.
     async fn stop(&mut self) {
-        if self.store.is_draining() {
+        if self.store.is_draining() && self.store.rooms.members() == 0 {
             self.store.presence.leave(&self.store);
         }
     }

@@ -321,6 +321,7 @@ impl Store {
         metrics.dropped(DropReason::BusDown, counts.dropped_down);
         metrics.bus_connections.increment(counts.connections);
         metrics.bus_slow.increment(counts.slow);
+        metrics.bus_refused.increment(counts.refused);
         self.presence.collect(metrics);
         let streams = self.stream_counts.take();
         metrics.dropped(DropReason::Stalled, streams.stalled + streams.overdue + streams.memory);
@@ -403,9 +404,14 @@ pub struct Sessions {
     next: AtomicU64,
 }
 
+/// From one start to the next.
+const BLOCK: u64 = 1 << 22;
+/// More sessions than begin between two heartbeats.
+const AHEAD: u64 = 1 << 16;
+
 impl Default for Sessions {
     fn default() -> Self {
-        let first = ((random() & ((1 << 30) - 1)) << 22) + 1;
+        let first = (random() & ((1 << 30) - 1)) * BLOCK + 1;
         Self { first, next: AtomicU64::new(first) }
     }
 }
@@ -419,6 +425,14 @@ impl Sessions {
     #[must_use]
     pub fn is_own(&self, session: SessionId) -> bool {
         self.used().contains(&session.0)
+    }
+
+    /// The numbers that the other nodes are told are this one's: all of its block, and some more than were given out, so
+    /// that a session is known for this node's before its first packet, however long ago they were told.
+    #[must_use]
+    pub fn announced(&self) -> Range<u64> {
+        let used = self.used();
+        used.start..(used.start - 1 + BLOCK).max(used.end + AHEAD)
     }
 
     /// The numbers that were given out.
@@ -437,4 +451,22 @@ pub(crate) fn random() -> u64 {
         random = u64::from(now.subsec_nanos()).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     }
     u64::from_le_bytes(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_announced_holds_the_sessions_that_are_still_to_come() {
+        let sessions = Sessions::default();
+        for given in [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK] {
+            sessions.next.store(sessions.first + given, Ordering::Relaxed);
+            let announced = sessions.announced();
+            let next = sessions.next();
+            assert!(announced.contains(&sessions.first) && announced.contains(&next.0), "{given}");
+            assert!(announced.end - announced.start < 1 << 32, "a range that the others believe");
+        }
+        assert!(sessions.first + BLOCK <= 1 << 53);
+    }
 }

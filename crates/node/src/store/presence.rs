@@ -93,7 +93,7 @@ impl Presence {
             state: if store.is_draining() { NodeState::Draining } else { NodeState::Up },
             connections: store.connections() as u64,
             rooms: store.rooms.count() as u64,
-            sessions: vec![store.sessions.used()],
+            sessions: vec![store.sessions.announced()],
         }
     }
 

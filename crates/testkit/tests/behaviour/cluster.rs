@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message as _;
 use roomcast_bus::local::{Hub, LocalBus};
 use roomcast_bus::{Bus, BusState, Published};
-use roomcast_protocol::{Class, Dialect, PacketBuffer, RoomId, SessionId, Tag, UserId};
+use roomcast_protocol::cluster::{NodeState, Presence};
+use roomcast_protocol::{Class, Dialect, PacketBuffer, RoomId, SessionId, Subject, Tag, UserId};
 use roomcast_relay::Time;
 use roomcast_relay::cluster::{Cluster, OwnNode, OwnStatus, PresenceSettings, RosterEntry};
 use roomcast_testkit::{Member, NodeBox, SOON, Via, control, eventually};
 use serde_json::Value;
+use tokio::time::timeout;
 
 const QUICK: [&str; 3] = ["presence.heartbeat=100ms", "presence.lost_after=1s", "timers.drain=1s"];
 
@@ -126,6 +129,37 @@ async fn without_a_bus_what_was_known_stays_and_a_crash_of_presence_loses_nothin
         .await;
     }
     a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_presence_while_the_node_drains_is_not_its_end() {
+    let hub = Hub::new();
+    let a = node(&hub, "a").await;
+    let settings = [&QUICK[..2], &["node.name=b", "timers.drain=1h", "supervision.bus.strategy=one_for_all"]].concat();
+    let b = NodeBox::start_on(&settings, Some(Arc::new(hub.join()))).await;
+    let _bob = Member::join(&b, Via::WebSocket, "bob", "standup").await;
+    let _cat = Member::join(&b, Via::WebSocket, "cat", "standup").await;
+    sees(&a, "standup", &["bob@b", "cat@b"]).await;
+    b.node().drain();
+    eventually("it drains", SOON, async || cluster(&a).await["nodes"][1]["state"] == "draining").await;
+    let ear = hub.join();
+    let mut inbox = ear.receive(vec![Subject::presence("b")]).await.unwrap();
+    // The supervisor stops presence in order, and starts it again.
+    assert_eq!(b.admin("POST", "/actors/bus/link/kill").await.0, 200);
+    eventually("both are restarted", SOON, async || {
+        b.metric("roomcast_actor_restarts_total", &["supervisor=\"bus\""]).await >= 1.0
+    })
+    .await;
+    // More than there can be from before the restart.
+    for _ in 0..30 {
+        let letter = timeout(SOON, inbox.next()).await.expect("it goes on").unwrap();
+        let said = Presence::decode(letter.payload).unwrap();
+        assert_ne!(said.state(), NodeState::Leaving);
+    }
+    assert_eq!(a.metric("roomcast_nodes_lost_total", &[]).await, 0.0);
+    a.stop().await;
+    b.node().hurry();
     b.stop().await;
 }
 
