@@ -3,6 +3,7 @@
 //! `scripts/faults` runs the same table of faults many times at full length.
 #![allow(clippy::unwrap_used)]
 
+mod account;
 mod crowds;
 mod egress;
 mod faults;
