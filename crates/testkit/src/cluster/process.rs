@@ -260,9 +260,11 @@ fn spawn(program: &Path, name: &str, settings: &[String], ports: Ports, home: &P
 impl Ports {
     /// Ports that are free now, and below those that the system hands out: nobody gets one by chance while its node is down.
     fn pick() -> Self {
-        let tcp = || free(|address| TcpListener::bind(address).is_ok());
-        let udp = || free(|address| UdpSocket::bind(address).is_ok());
-        Self { websocket: tcp(), webtransport: udp(), admin: tcp() }
+        let websocket = free(|address| TcpListener::bind(address).is_ok());
+        let webtransport = free(|address| UdpSocket::bind(address).is_ok());
+        // Bound only now and then, so the first would be free a second time.
+        let admin = free(|address| address.port() != websocket && TcpListener::bind(address).is_ok());
+        Self { websocket, webtransport, admin }
     }
 }
 
