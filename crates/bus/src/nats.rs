@@ -11,6 +11,7 @@ mod interest;
 mod options;
 mod outgoing;
 mod reports;
+mod round_trip;
 mod stalls;
 
 use std::fmt;

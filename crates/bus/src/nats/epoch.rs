@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use super::interest::{Id, Wanted};
 use super::options::Address;
 use super::outgoing::Outgoing;
 use super::reports::Violations;
+use super::round_trip;
 use super::stalls::{self, Stalls};
 use crate::buffer::Buffer;
 use crate::{BrokerInfo, Delivery, Letter};
@@ -105,6 +107,7 @@ pub(super) async fn connect(shared: &Shared, address: &Address) -> Result<Connec
         .ping_interval(options.ping)
         .connection_timeout(options.connect_timeout)
         .request_timeout(None)
+        .custom_inbox_prefix(round_trip::ANSWERS)
         .client_capacity(CLIENT_CAPACITY)
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
         .read_buffer_capacity(READ_BUFFER)
@@ -249,9 +252,16 @@ impl Epoch {
         let mut stalls = Stalls::new(Instant::now());
         let mut ticks = interval(stalls::TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut broken = pin!(round_trip::broken(self.client.clone(), shared.options.ping));
         loop {
             tokio::select! {
                 () = shared.told_to_close() => return Ended::Closed,
+                () = &mut broken => {
+                    tracing::warn!("the broker hears nothing of this node any more");
+                    // Its socket is to close at once, as far as the library still listens.
+                    let _ = timeout(Duration::from_millis(100), self.client.force_reconnect()).await;
+                    return Ended::Lost;
+                }
                 _ = ticks.tick() => stalls.look(Instant::now()),
                 event = events.recv() => match event {
                     None | Some(Event::Disconnected | Event::Closed) => {

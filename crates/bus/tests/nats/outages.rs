@@ -260,6 +260,61 @@ async fn a_frozen_broker_holds_up_no_publisher_and_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_heard_and_hears_nothing_is_given_up() {
+    for version in BrokerVersion::ALL {
+        let broker = Broker::start(&BrokerOptions::of(version)).await;
+        let proxy = Proxy::to(broker.port()).await;
+        let ping = Duration::from_millis(200);
+        let deaf = up(NatsOptions { ping, ..options(&[proxy.url()]) }).await;
+        let other = up(options(&[broker.url()])).await;
+        let room = room("deaf");
+        let mut subscription = hearing(&other, &deaf, &room).await;
+        // Until the broker has answered once on this connection.
+        let steady = Instant::now();
+        while steady.elapsed() < 5 * ping {
+            sent(&other, &room, &packet(1, b"steady"));
+            assert_eq!(within("a packet", subscription.next()).await.unwrap().payload, "steady");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(*deaf.state().borrow(), BusState::Up, "as long as it is answered nothing is given up");
+        proxy.stall();
+        let stalled = Instant::now();
+        // It hears the broker all the time.
+        while *deaf.state().borrow() == BusState::Up {
+            other.publish(&room, &packet(1, b"more"));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            assert!(stalled.elapsed() < Duration::from_secs(20), "not noticed");
+        }
+        println!("noticed after {:?}", stalled.elapsed());
+        proxy.cut();
+        reaches(&deaf, BusState::Up).await;
+        hears(&other, &room, &mut subscription).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_on_which_somebody_listens_to_everything_is_not_given_up() {
+    let broker = Broker::start(&BrokerOptions::default()).await;
+    let (_client, mut everything) = overhear(&broker.url(), ">").await;
+    let ping = Duration::from_millis(100);
+    let bus = up(NatsOptions { ping, ..options(&[broker.url()]) }).await;
+    // It has asked, was not answered, and does not ask again.
+    let question = async {
+        loop {
+            let heard = everything.next().await.unwrap();
+            if heard.subject.starts_with("roomcast.v1.echo.") {
+                break;
+            }
+        }
+    };
+    within("the question", question).await;
+    let quiet = tokio::time::timeout(10 * ping, everything.next()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+    assert_eq!(*bus.state().borrow(), BusState::Up);
+    assert_eq!(bus.take_counts().connections, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bus_knows_the_brokers_of_a_cluster_of_which_it_was_told_one() {
     let mut cluster = BrokerCluster::start(3, &BrokerOptions::default()).await;
     let told = vec![cluster.brokers[0].url()];
