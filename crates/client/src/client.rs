@@ -31,7 +31,7 @@ pub enum State {
         /// 1, and one more for each failure since the last connection that stayed up.
         attempt: u32,
     },
-    /// In the room.
+    /// In the room. A move from a draining node to another goes from one such state to the next, with nothing in between.
     Connected {
         /// Where.
         endpoint: Url,
@@ -39,7 +39,8 @@ pub enum State {
         transport: Transport,
         /// Since when.
         since: Instant,
-        /// Which of this client's connections this is, counted from 1.
+        /// Which of this client's connections this is, counted from 1. A number is left out where a connection was made for a
+        /// move and failed before it was used.
         number: u64,
     },
     /// Between two attempts.

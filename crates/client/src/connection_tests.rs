@@ -88,22 +88,30 @@ struct Bench {
     inbox: InboxReader,
     say: mpsc::UnboundedSender<Said>,
     heard: mpsc::UnboundedReceiver<Heard>,
+    gate: Arc<Gate>,
+    inbox_writer: Arc<InboxWriter>,
     end: tokio::task::JoinHandle<End>,
 }
 
 fn start(writes: usize, fail: bool) -> Bench {
+    start_at(Gate::open(7), writes, fail)
+}
+
+fn start_at(gate: Gate, writes: usize, fail: bool) -> Bench {
+    let gate = Arc::new(gate);
     let shared = Arc::new(Shared::new(QueueBounds { packets: 100, bytes: 1 << 20 }, Some(Marker::new(Dialect::Seed))));
     shared.connected();
     let (say, said) = mpsc::unbounded_channel();
     let (hear, heard) = mpsc::unbounded_channel();
     let (inbox_writer, inbox) = inbox(BOUNDS);
+    let inbox_writer = Arc::new(inbox_writer);
     let halves = (FakeReader(said), FakeWriter { heard: hear, writes, fail });
     let settings = Settings { keep_alive: KEEP_ALIVE, flush: Duration::from_secs(2) };
     let end = tokio::spawn({
-        let shared = Arc::clone(&shared);
-        async move { run(halves, &Gate::open(7), &shared, &inbox_writer, settings).await }
+        let (shared, gate, inbox_writer) = (Arc::clone(&shared), Arc::clone(&gate), Arc::clone(&inbox_writer));
+        async move { run(halves, &gate, &shared, &inbox_writer, settings).await }
     });
-    Bench { shared, inbox, say, heard, end }
+    Bench { shared, inbox, say, heard, gate, inbox_writer, end }
 }
 
 impl Bench {
@@ -245,4 +253,53 @@ async fn what_is_never_accepted_ends_it_with_a_reason() {
     let ended = (&mut bench.end).await.unwrap();
     assert_eq!(ended, End::Remote(Ended::Misbehaved("a text message".into())));
     assert_eq!(bench.heard.recv().await, Some(Heard::Close(1002)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_held_keeps_what_comes_and_sends_nothing_but_signs_of_life() {
+    let mut bench = start_at(Gate::closed(8, BOUNDS), usize::MAX, false);
+    bench.push(b"1", false);
+    for _ in 0..6 {
+        bench.say(Incoming::Packet, b"x"); // two more than it holds
+    }
+    bench.say(Incoming::Ping(b"hi".to_vec()), b"");
+    assert_eq!(bench.heard.recv().await, Some(Heard::Ping), "a server that waits is not asked for more");
+    assert_eq!(bench.heard.recv().await, Some(Heard::Ping), "and is not taken for dead");
+    let stats = bench.shared.stats();
+    assert_eq!((stats.received, stats.sent, stats.held_full), (0, 0, 1));
+
+    bench.gate.set_mode(Mode::Send);
+    let Bench { gate, shared, inbox_writer, inbox, .. } = &mut bench;
+    let hand_on = gate.hand_on(shared, inbox_writer, now);
+    let take = async {
+        for _ in 0..6 {
+            assert!(inbox.take().await.is_some());
+        }
+    };
+    tokio::join!(hand_on, take);
+    let heard = [bench.heard.recv().await.unwrap(), bench.heard.recv().await.unwrap()];
+    assert!(heard.contains(&Heard::Packets(vec!["1".into()])), "{heard:?}");
+    assert!(heard.contains(&Heard::Pong(b"hi".to_vec())), "what waited behind the packets is read: {heard:?}");
+    assert_eq!(bench.shared.stats().received, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_done_with_says_so_once_and_last() {
+    let mut bench = start(usize::MAX, false);
+    bench.say(Incoming::Packet, Notice::Leave.bytes());
+    bench.gate.leave.cancelled().await;
+    bench.push(b"1", false);
+    assert_eq!(bench.heard.recv().await, Some(Heard::Packets(vec!["1".into()])));
+    bench.gate.set_mode(Mode::Finish);
+    bench.push(b"2", false);
+    let done = Bytes::from_static(Notice::Done.bytes());
+    assert_eq!(bench.heard.recv().await, Some(Heard::Packets(vec![done])));
+    bench.say(Incoming::Packet, b"x");
+    assert!(bench.inbox.take().await.is_some(), "it is read to its end");
+    assert_eq!(bench.heard.recv().await, Some(Heard::Ping));
+    bench.gate.set_mode(Mode::Abandon);
+    assert_eq!((&mut bench.end).await.unwrap(), End::Local);
+    assert_eq!(bench.heard.recv().await, Some(Heard::Close(1000)));
+    let stats = bench.shared.stats();
+    assert_eq!((stats.received, stats.sent), (1, 1), "notices are no packets");
 }

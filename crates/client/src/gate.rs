@@ -50,6 +50,8 @@ struct Passage {
     /// `None`: it is handed on at once.
     held: Option<Held>,
     matcher: Option<Matcher>,
+    /// Another connection took over: it brings what this one would.
+    over: bool,
 }
 
 /// What is held back, at most as much as the receive queue holds.
@@ -87,7 +89,7 @@ impl Gate {
             number,
             leave: CancellationToken::new(),
             mode: watch::Sender::new(mode),
-            passage: Mutex::new(Passage { memory: Memory::default(), held, matcher: None }),
+            passage: Mutex::new(Passage { memory: Memory::default(), held, matcher: None, over: false }),
             opened: Notify::new(),
         }
     }
@@ -109,6 +111,9 @@ impl Gate {
             return Taken::Kept;
         }
         let Some(mark) = mark else { return Taken::Pass(self.received(bytes)) };
+        if passage.over {
+            return Taken::Kept;
+        }
         if let Some(held) = &mut passage.held {
             if !held.takes(bytes.len()) {
                 return Taken::Full(bytes);
@@ -139,9 +144,14 @@ impl Gate {
         self.lock().memory.keep(now);
     }
 
-    /// Takes over from `old`, which has ended: what is held back is matched with what that brought.
+    /// Takes over from `old`, which has ended or is given up: what is held back is matched with what that brought, and what
+    /// it still brings is thrown away.
     pub(crate) fn succeed(&self, old: &Self, shared: &Shared, now: Instant) {
-        let mut memory = std::mem::take(&mut old.lock().memory);
+        let mut memory = {
+            let mut old = old.lock();
+            old.over = true;
+            std::mem::take(&mut old.memory)
+        };
         let mut passage = self.lock();
         let held = passage.held.iter().flat_map(|held| held.packets.iter().map(|(seen, _)| seen));
         let matcher = shared.sent_lately(now, |sent| Matcher::new(memory.entries(now), sent, held, now));

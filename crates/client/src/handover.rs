@@ -33,8 +33,11 @@ use std::time::{Duration, Instant};
 
 use roomcast_protocol::{Dialect, peek};
 
-/// How far apart two nodes may be: how long before a move the memory begins, and how long after it packets are matched.
+/// How much earlier than the new node the old one may have brought a packet: how long before a move the memory begins.
 pub(crate) const REACH: Duration = Duration::from_secs(5);
+
+/// How much later than the old node the new one may bring a packet: how long after a move packets are matched.
+pub(crate) const MATCHED_FOR: Duration = Duration::from_secs(15);
 
 /// How much later than in its sender's order a packet may come.
 const STRAGGLING: Duration = Duration::from_millis(500);
@@ -190,7 +193,7 @@ impl Matcher {
         for (packet, _) in sent {
             *own.entry(*packet).or_default() += 1;
         }
-        Self { brought, sent: own, until: now + REACH }
+        Self { brought, sent: own, until: now + MATCHED_FOR }
     }
 
     /// Judges the next packet.
@@ -211,7 +214,7 @@ impl Matcher {
 
     /// Nothing was read for a while, for this side's reasons: what comes now may have come long ago.
     pub(crate) fn postpone(&mut self, now: Instant) {
-        self.until = self.until.max(now + REACH);
+        self.until = self.until.max(now + MATCHED_FOR);
     }
 }
 

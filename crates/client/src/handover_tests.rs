@@ -209,9 +209,9 @@ fn matching_ends_when_nothing_is_left_or_the_time_is_over() {
     let old = VecDeque::from([(mark, base)]);
     let mut matcher = Matcher::new(&old, &VecDeque::new(), std::iter::empty(), base);
     assert!(!matcher.is_over(base));
-    assert!(matcher.is_over(base + REACH));
-    matcher.postpone(base + REACH);
-    assert!(!matcher.is_over(base + REACH));
+    assert!(matcher.is_over(base + MATCHED_FOR));
+    matcher.postpone(base + MATCHED_FOR);
+    assert!(!matcher.is_over(base + MATCHED_FOR));
     assert_eq!(matcher.judge(mark), Verdict::Brought);
     assert_eq!(matcher.judge(mark), Verdict::New);
     assert!(matcher.is_over(base));

@@ -15,7 +15,8 @@ use crate::outbox::QueueBounds;
 pub struct Received {
     /// The serialized `PacketWrapper`.
     pub bytes: Bytes,
-    /// Which of this client's connections it came by, counted from 1. Between two connections packets may be missing.
+    /// Which of this client's connections it came by, counted from 1. Between two connections packets may be missing, unless
+    /// the client moved from the one to the other (`Stats::handovers`).
     pub connection: u64,
 }
 

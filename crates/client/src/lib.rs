@@ -1,4 +1,4 @@
-//! A native client: join, send, receive, reconnect; and clips of encoded media to send and to write.
+//! A native client: join, send, receive, reconnect, move from a draining node to another without a gap; and clips of encoded media to send and to write.
 //!
 //! What lives here: everything on the client's side of the wire that needs no codec. What does not: end-to-end encryption
 //! (not yet), coding and decoding, a user interface.

@@ -149,13 +149,17 @@ impl Task {
             None => {
                 // It did not end in time. It is closed beside the new one.
                 old.gate.set_mode(Mode::Abandon);
-                let (closing, mut running) = (old.run, new.run);
+                let (mut closing, mut running) = (old.run, new.run);
                 new.run = Box::pin(async move {
                     tokio::select! {
-                        end = &mut running => return end,
-                        _ = closing => {}
+                        end = &mut running => {
+                            if end == End::Local {
+                                closing.await; // about a second at most
+                            }
+                            end
+                        }
+                        _ = &mut closing => running.await,
                     }
-                    running.await
                 });
             }
         }

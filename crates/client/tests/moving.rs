@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,21 +20,18 @@ use tokio::time::{interval, sleep};
 const LEAVE: &[u8] = b"\0roomcast leave";
 const DONE: &[u8] = b"\0roomcast done";
 
-/// From where to where.
-const MOVES: [(Kind, Kind); 4] =
-    [(Kind::Ws, Kind::Ws), (Kind::Ws, Kind::Wt), (Kind::Wt, Kind::Wss), (Kind::Wt, Kind::Wt)];
-
 fn numbered(sender: &str, number: usize) -> Bytes {
     // As long as some packets are, and unlike every other.
     let mut packet = format!("{sender} {number} ").into_bytes();
-    packet.resize(packet.len() + number % 7 * 300, b'.');
+    packet.resize(packet.len() + number % 7 * 200, b'.');
     packet.into()
 }
 
 /// What a scripted room tells its connections to write; `None`: close with 1000 after all that.
 type Down = mpsc::UnboundedSender<Option<Bytes>>;
 
-/// A room on two scripted nodes: what is said in it goes to every connection, in order, each at its own pace.
+/// A room on two scripted nodes: what is said in it goes to every connection, in order, each at its own pace (and at
+/// once what waits for a client that is done).
 #[derive(Clone, Default)]
 struct Room(Arc<Mutex<RoomState>>);
 
@@ -54,13 +52,14 @@ impl Room {
         let (down, orders) = mpsc::unbounded_channel();
         self.0.lock().unwrap().members.push(down.clone());
         let Accepted { reader, writer, .. } = accepted;
-        let writing = tokio::spawn(write(writer, orders, slow));
-        let reading = tokio::spawn(self.clone().read(reader, down.clone(), writing));
+        let hurry = Arc::new(AtomicBool::new(false));
+        let writing = tokio::spawn(write(writer, orders, slow, Arc::clone(&hurry)));
+        let reading = tokio::spawn(self.clone().read(reader, down.clone(), writing, hurry));
         (down, reading)
     }
 
     /// Whether the client said that it is done.
-    async fn read(self, mut reader: Reader, down: Down, writing: JoinHandle<()>) -> bool {
+    async fn read(self, mut reader: Reader, down: Down, writing: JoinHandle<()>, hurry: Arc<AtomicBool>) -> bool {
         let mut done = false;
         loop {
             match reader.read().await {
@@ -68,6 +67,7 @@ impl Room {
                     // The seat is free: nothing more of the room goes there.
                     self.0.lock().unwrap().members.retain(|member| !member.same_channel(&down));
                     down.send(None).unwrap();
+                    hurry.store(true, Ordering::Relaxed);
                     done = true;
                 }
                 Ok(Ok(packet)) => {
@@ -87,12 +87,17 @@ impl Room {
     }
 }
 
-async fn write(mut writer: Writer, mut orders: mpsc::UnboundedReceiver<Option<Bytes>>, slow: Duration) {
+async fn write(
+    mut writer: Writer,
+    mut orders: mpsc::UnboundedReceiver<Option<Bytes>>,
+    slow: Duration,
+    hurry: Arc<AtomicBool>,
+) {
     let mut dice = fastrand::Rng::new();
     loop {
         match orders.recv().await {
             Some(Some(packet)) => {
-                if !slow.is_zero() {
+                if !slow.is_zero() && !hurry.load(Ordering::Relaxed) {
                     sleep(slow.mul_f64(dice.f64())).await;
                 }
                 writer.write(&[&packet]).await;
@@ -123,61 +128,94 @@ async fn number(client: &Client, wanted: u64) {
     state(client, |state| matches!(state, State::Connected { number, .. } if *number == wanted)).await;
 }
 
-#[tokio::test]
-async fn a_client_that_is_asked_to_leave_misses_nothing_and_hears_nothing_twice() {
-    for (from, to) in MOVES {
-        // Whichever of the two nodes is behind.
-        for (slow_old, slow_new) in [(0, 0), (3, 0), (0, 3)] {
-            let (mut old, mut new) = (Server::start(from).await, Server::start(to).await);
-            let mut client = Client::connect(old.options_with(&[&new])).unwrap();
-            let first = old.accept().await;
-            assert!(first.notices, "the client says that it understands notices");
-            within(client.joined()).await.unwrap();
-            let seen = states(&client);
-            let room = Room::default();
-            let (down, reading) = room.join(first, Duration::from_millis(slow_old));
-
-            let talking = tokio::spawn({
-                let (room, sender) = (room.clone(), client.sender().clone());
-                async move {
-                    let mut pace = interval(Duration::from_millis(2));
-                    for number in 0..400 {
-                        pace.tick().await;
-                        room.say(&numbered("ann", number));
-                        sender.send(numbered("me", number)).await.unwrap();
-                        if number == 50 {
-                            down.send(Some(Bytes::from_static(LEAVE))).unwrap();
-                        }
-                    }
-                }
-            });
-            let (_, second) = room.join(new.accept().await, Duration::from_millis(slow_new));
-            for number in 0..400 {
-                let received = within(client.recv()).await.unwrap();
-                let text = String::from_utf8_lossy(&received.bytes[..received.bytes.len().min(12)]).into_owned();
-                assert!(received.bytes == numbered("ann", number), "{from:?} to {to:?}: {text} instead of {number}");
-            }
-            within(talking).await.unwrap();
-            assert!(within(reading).await.unwrap(), "the client says that it is done");
-            number(&client, 2).await;
-            let (reason, stats) = within(client.close()).await;
-            assert_eq!(reason, ClosedReason::Local);
-            within(second).await.unwrap();
-
-            let heard = room.0.lock().unwrap().heard.clone();
-            assert_eq!(heard, (0..400).map(|number| numbered("me", number)).collect::<Vec<_>>());
-            assert_eq!((stats.received, stats.sent, stats.connections, stats.handovers), (400, 400, 2, 1), "{stats:?}");
-            assert!(stats.matched > 0 && stats.echoes > 0, "they were beside each other: {stats:?}");
-            assert_eq!((stats.unconfirmed, stats.dropped, stats.forgotten), (0, 0, 0));
-            // From one to the other without anything in between.
-            let seen = seen.lock().unwrap();
-            let [State::Connected { number: 1, .. }, State::Connected { number: 2, endpoint, .. }, ..] = &seen[..]
-            else {
-                panic!("{seen:?}")
-            };
-            assert_eq!(*endpoint, new.url());
-        }
+/// Goes over while packets flow both ways, with whichever of the two nodes behind.
+async fn misses_nothing_and_hears_nothing_twice(from: Kind, to: Kind) {
+    for (slow_old, slow_new) in [(0, 0), (4, 0), (0, 4)] {
+        move_under_load(from, to, Duration::from_millis(slow_old), Duration::from_millis(slow_new)).await;
     }
+}
+
+#[tokio::test]
+async fn from_websocket_to_websocket_it_misses_nothing_and_hears_nothing_twice() {
+    misses_nothing_and_hears_nothing_twice(Kind::Ws, Kind::Ws).await;
+}
+
+#[tokio::test]
+async fn from_websocket_to_webtransport_it_misses_nothing_and_hears_nothing_twice() {
+    misses_nothing_and_hears_nothing_twice(Kind::Ws, Kind::Wt).await;
+}
+
+#[tokio::test]
+async fn from_webtransport_to_secure_websocket_it_misses_nothing_and_hears_nothing_twice() {
+    misses_nothing_and_hears_nothing_twice(Kind::Wt, Kind::Wss).await;
+}
+
+#[tokio::test]
+async fn from_webtransport_to_webtransport_it_misses_nothing_and_hears_nothing_twice() {
+    misses_nothing_and_hears_nothing_twice(Kind::Wt, Kind::Wt).await;
+}
+
+async fn move_under_load(from: Kind, to: Kind, slow_old: Duration, slow_new: Duration) {
+    let (mut old, mut new) = (Server::start(from).await, Server::start(to).await);
+    let mut client = Client::connect(old.options_with(&[&new])).unwrap();
+    let first = old.accept().await;
+    assert!(first.notices, "the client says that it understands notices");
+    within(client.joined()).await.unwrap();
+    let seen = states(&client);
+    let room = Room::default();
+    let (down, reading) = room.join(first, slow_old);
+
+    // How many packets there are is known when the client has moved and some more were said.
+    let total = Arc::new(AtomicUsize::new(usize::MAX));
+    let talking = tokio::spawn({
+        let (room, sender, states, total) = (room.clone(), client.sender().clone(), client.state(), Arc::clone(&total));
+        async move {
+            let mut pace = interval(Duration::from_millis(5));
+            let (mut number, mut left) = (0, 50);
+            while left > 0 {
+                pace.tick().await;
+                room.say(&numbered("ann", number));
+                sender.send(numbered("me", number)).await.unwrap();
+                number += 1;
+                if number == 50 {
+                    down.send(Some(Bytes::from_static(LEAVE))).unwrap();
+                }
+                if matches!(*states.borrow(), State::Connected { number: 2, .. }) {
+                    left -= 1;
+                }
+            }
+            total.store(number, Ordering::Relaxed);
+            room.say(&numbered("ann", number));
+        }
+    });
+    let (_, second) = room.join(new.accept().await, slow_new);
+    let mut number = 0;
+    while number <= total.load(Ordering::Relaxed) {
+        let received = within(client.recv()).await.unwrap();
+        let text = String::from_utf8_lossy(&received.bytes[..received.bytes.len().min(12)]).into_owned();
+        assert!(received.bytes == numbered("ann", number), "{from:?} to {to:?}: {text} instead of {number}");
+        number += 1;
+    }
+    within(talking).await.unwrap();
+    assert!(within(reading).await.unwrap(), "the client says that it is done");
+    let total = total.load(Ordering::Relaxed);
+    let (reason, stats) = within(client.close()).await;
+    assert_eq!(reason, ClosedReason::Local);
+    within(second).await.unwrap();
+
+    let heard = room.0.lock().unwrap().heard.clone();
+    assert_eq!(heard, (0..total).map(|number| numbered("me", number)).collect::<Vec<_>>());
+    let all = total as u64;
+    assert_eq!((stats.received, stats.sent), (all + 1, all), "{stats:?}");
+    assert_eq!((stats.connections, stats.handovers), (2, 1), "{stats:?}");
+    assert!(stats.matched > 0 && stats.echoes > 0, "they were beside each other: {stats:?}");
+    assert_eq!((stats.unconfirmed, stats.dropped, stats.forgotten), (0, 0, 0));
+    // From one to the other without anything in between.
+    let seen = seen.lock().unwrap();
+    let [State::Connected { number: 1, .. }, State::Connected { number: 2, endpoint, .. }, ..] = &seen[..] else {
+        panic!("{seen:?}")
+    };
+    assert_eq!(*endpoint, new.url());
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ Exit codes:
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Join {
-    /// The node: ws:// or wss:// for WebSocket, https:// for WebTransport. Several are tried in turn
+    /// The node: ws:// or wss:// for WebSocket, https:// for WebTransport. Of several, the first that works; when that
+    /// is lost or drains, any other
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080")]
     pub(crate) url: Vec<Url>,
 
