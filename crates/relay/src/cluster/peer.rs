@@ -1,6 +1,6 @@
 //! One other node as it is believed: its last heartbeat, its roster, and what of that is still missing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use roomcast_protocol::{RoomId, SessionId};
@@ -53,8 +53,10 @@ struct Assembly {
     revision: u64,
     /// How many there are in all.
     count: usize,
-    parts: HashMap<usize, Vec<RosterEntry>>,
-    members: usize,
+    /// Which have come.
+    parts: HashSet<usize>,
+    /// What was in them: put together as they come, so that the last one costs little more than the others.
+    entries: HashMap<SessionId, RosterEntry>,
     /// When the last part came.
     touched: Time,
 }
@@ -243,19 +245,19 @@ impl Peer {
                 return;
             }
             let (revision, count) = (part.revision, part.count);
-            self.assembly = Some(Assembly { revision, count, parts: HashMap::new(), members: 0, touched: now });
+            let (parts, entries) = (HashSet::new(), HashMap::new());
+            self.assembly = Some(Assembly { revision, count, parts, entries, touched: now });
         }
         let Some(assembly) = &mut self.assembly else { return };
-        if assembly.parts.contains_key(&part.index) {
+        if !assembly.parts.insert(part.index) {
             return;
         }
         assembly.touched = now;
-        assembly.members += part.members.len();
-        if assembly.members > MAX_ENTRIES {
+        if assembly.entries.len() + part.members.len() > MAX_ENTRIES {
             self.assembly = None;
             return;
         }
-        assembly.parts.insert(part.index, part.members);
+        assembly.entries.extend(part.members.into_iter().map(|entry| (entry.session, entry)));
         if assembly.parts.len() < assembly.count {
             // The rest is on its way.
             if let Some(ask) = &mut self.ask {
@@ -263,11 +265,9 @@ impl Peer {
             }
             return;
         }
-        let Some(Assembly { revision, parts, members, .. }) = self.assembly.take() else { return };
-        let mut whole = HashMap::with_capacity(members);
-        whole.extend(parts.into_values().flatten().map(|entry| (entry.session, entry)));
+        let Some(Assembly { revision, entries: whole, .. }) = self.assembly.take() else { return };
         for (session, entry) in &self.entries {
-            if whole.get(session).is_none_or(|new: &RosterEntry| new.room != entry.room) {
+            if whole.get(session).is_none_or(|new| new.room != entry.room) {
                 moves.push(Move::Out(entry.room.clone(), *session));
             }
         }

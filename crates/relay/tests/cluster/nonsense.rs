@@ -281,7 +281,7 @@ fn changes_that_do_not_fit_are_kept_within_a_bound() {
             own.receive(Time::ZERO, "roomcast.v1.roster.n", &change.encode_to_vec());
         }
     });
-    assert!(kept.bytes_max < 25 << 20, "{} bytes", kept.bytes_max);
+    assert!(kept.bytes_max < 12 << 20, "{} bytes", kept.bytes_max);
 }
 
 #[test]

@@ -88,6 +88,16 @@ fn where_the_author_counts_otherwise_the_author_is_right() {
 }
 
 #[test]
+fn who_has_no_members_any_more_is_not_asked_for_them() {
+    let mut own = node("own", OWN);
+    beat(&mut own, 0, 5, 2);
+    beat(&mut own, 10, 7, 0);
+    assert_eq!(asked(&mut own, 10, 4_000, |_, _| ()), [0; 0]);
+    let view = own.view(at(10), &OwnStatus::default());
+    assert!(view.nodes.iter().all(|node| node.complete));
+}
+
+#[test]
 fn changes_that_come_before_the_roster_they_follow_are_applied_to_it() {
     let mut own = node("own", OWN);
     beat(&mut own, 0, 5, 2);
