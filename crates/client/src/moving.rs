@@ -19,8 +19,8 @@ use crate::reconnect::{Ended, Reconnect};
 use crate::shared::count;
 
 /// How long the new connection is held beside the old one before that is given up: a node that turns a client away does it
-/// at once, and the new node must hear of the room from the others.
-const OVERLAP: Duration = Duration::from_millis(200);
+/// at once, and the new node must hear the room from the others, which one that has just started does only after half a second.
+const OVERLAP: Duration = Duration::from_millis(600);
 /// How long the old connection may take to end once it was told that it is done with.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 

@@ -67,7 +67,13 @@ pub enum PolicyError {
     /// Outside 0 to 1, or not a number.
     #[error("reconnect.jitter must be a number from 0 to 1")]
     Jitter,
+    /// A time that nobody waits for.
+    #[error("no time of reconnect may be longer than a day")]
+    Longer,
 }
+
+/// The longest that any time of a policy may be; sums of them are within what a clock can tell.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl ReconnectPolicy {
     /// Checks the bounds of every value.
@@ -80,6 +86,8 @@ impl ReconnectPolicy {
             Err(PolicyError::Factor)
         } else if !(0.0..=1.0).contains(&self.jitter) {
             Err(PolicyError::Jitter)
+        } else if [self.max, self.forget_after, self.spread, self.avoid].into_iter().any(|time| time > DAY) {
+            Err(PolicyError::Longer)
         } else {
             Ok(())
         }

@@ -117,7 +117,11 @@ fn values_out_of_bounds_are_refused() {
         (ReconnectPolicy { factor: f64::NAN, ..good.clone() }, PolicyError::Factor),
         (ReconnectPolicy { factor: f64::INFINITY, ..good.clone() }, PolicyError::Factor),
         (ReconnectPolicy { jitter: 1.1, ..good.clone() }, PolicyError::Jitter),
-        (ReconnectPolicy { jitter: f64::NAN, ..good }, PolicyError::Jitter),
+        (ReconnectPolicy { jitter: f64::NAN, ..good.clone() }, PolicyError::Jitter),
+        (ReconnectPolicy { max: Duration::MAX, ..good.clone() }, PolicyError::Longer),
+        (ReconnectPolicy { spread: Duration::MAX, ..good.clone() }, PolicyError::Longer),
+        (ReconnectPolicy { avoid: Duration::MAX, ..good.clone() }, PolicyError::Longer),
+        (ReconnectPolicy { forget_after: Duration::MAX, ..good }, PolicyError::Longer),
     ] {
         assert_eq!(bad.validate(), Err(error));
     }

@@ -10,6 +10,8 @@ use crate::view::{DrainView, NodeView, ago};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(250);
+/// So many looks in a row without an answer: it is gone.
+const UNANSWERED: u32 = 3;
 /// A line at least this often.
 const TELL: Duration = Duration::from_secs(5);
 
@@ -26,19 +28,26 @@ pub(super) async fn run(client: &Client, asked: &Drain) -> Result<(), Trouble> {
     if asked.no_wait {
         return Ok(());
     }
-    let (mut left, mut silent) = (begun.connections, Duration::ZERO);
+    let (mut left, mut silent, mut unanswered) = (begun.connections, Duration::ZERO, 0);
     loop {
         sleep(LOOK).await;
         silent += LOOK;
         match client.get::<NodeView>("/node").await {
             // Another one may well begin at the same address.
             Ok(now) if now.name == node.name => {
+                unanswered = 0;
                 if now.connections != left && silent >= Duration::from_secs(1) || silent >= TELL {
                     (left, silent) = (now.connections, Duration::ZERO);
                     say(format!("  {left} of {} connections left", begun.connections))?;
                 }
             }
-            Ok(_) | Err(Trouble::Silent { .. }) => break,
+            Ok(_) => break,
+            Err(Trouble::Silent { .. }) => {
+                unanswered += 1;
+                if unanswered == UNANSWERED {
+                    break;
+                }
+            }
             Err(trouble) => return Err(trouble),
         }
     }
