@@ -1,5 +1,7 @@
 //! One node's view, message by message.
 
+use std::ops::Range;
+
 use prost::Message;
 use roomcast_protocol::{Dialect, UserId};
 
@@ -291,4 +293,126 @@ fn who_comes_or_comes_back_knows_everybody_before_it_is_settled() {
     let took = acquaint(2_250, &mut old, &mut new, 11);
     assert!(took <= 150, "{took} ms");
     assert!(new.settled(at(2_250)), "once is enough");
+}
+
+#[test]
+fn a_node_that_begins_to_drain_says_so_at_once_and_once() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    let draining = OwnStatus { state: NodeState::Draining, ..OwnStatus::default() };
+    let said = |own: &mut Cluster, now: u64, status: &OwnStatus| {
+        let mut out = Vec::new();
+        own.tick(at(now), &TIMES, status, &mut out);
+        out.iter().map(|send| messages::Presence::decode(&*send.payload).unwrap().state()).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&mut own, 0, &OwnStatus::default()), [messages::NodeState::Up]);
+    assert_eq!(said(&mut own, 10, &draining), [messages::NodeState::Draining]);
+    assert_eq!(said(&mut own, 20, &draining), []);
+    assert_eq!(said(&mut own, 1_010, &draining), [messages::NodeState::Draining]);
+}
+
+#[test]
+fn a_node_that_misses_heartbeats_is_shown_as_silent_until_it_is_heard() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    let standing = |own: &Cluster, now: u64| {
+        let view = own.view(at(now), &OwnStatus::default());
+        view.nodes.iter().find(|node| node.instance == 9).unwrap().standing
+    };
+    own.receive(at(0), "roomcast.v1.presence.big", &heartbeat(0, 0));
+    assert_eq!(standing(&own, 2_000), Standing::Up);
+    assert_eq!(standing(&own, 2_001), Standing::Silent);
+    own.receive(at(2_500), "roomcast.v1.presence.big", &heartbeat(0, 0));
+    assert_eq!(standing(&own, 2_500), Standing::Up);
+}
+
+#[test]
+fn texts_lists_and_numbers_beyond_their_bounds_are_refused() {
+    let refused = |change: &dyn Fn(&mut messages::Presence)| {
+        let mut own = node("own", 1);
+        let mut said = messages::Presence::decode(heartbeat(0, 0).as_slice()).unwrap();
+        change(&mut said);
+        let subject = roomcast_protocol::Subject::presence(&said.name);
+        own.receive(at(0), subject.as_str(), &said.encode_to_vec());
+        own.take_malformed() == 1 && own.counts().0 == 1
+    };
+    let text = |length: usize| "x".repeat(length);
+    assert!(!refused(&|said| (said.name, said.version, said.region) = (text(128), text(128), text(128))));
+    assert!(!refused(&|said| (said.listeners, said.sessions) = (vec![text(256); 16], vec![7; 32])));
+    assert!(refused(&|said| said.name = text(129)));
+    assert!(refused(&|said| said.version = text(129)));
+    assert!(refused(&|said| said.region = text(129)));
+    assert!(refused(&|said| said.listeners = vec![text(1); 17]));
+    assert!(refused(&|said| said.listeners = vec![text(257)]));
+    assert!(refused(&|said| said.sessions = vec![7; 34]));
+    assert!(refused(&|said| said.sessions = vec![7; 3]));
+    assert!(refused(&|said| said.instance = 0));
+}
+
+/// Has node 9, which says that it has members, tell a part of its roster.
+fn tell_part(own: &mut Cluster, (index, count): (u32, u32), sessions: Range<u64>) {
+    let members = sessions.map(|session| wire::member(&entry(session, "hall"))).collect();
+    let part = messages::RosterPart { revision: 1, index, count, members };
+    let word = Some(messages::sync::Word::Part(part));
+    let sync = messages::Sync { instance: 9, to_instance: 1, name: "big".into(), word };
+    own.receive(at(1), "roomcast.v1.sync.own", &sync.encode_to_vec());
+}
+
+#[test]
+fn a_roster_that_tells_more_than_is_remembered_is_not_taken() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    own.receive(at(0), "roomcast.v1.presence.big", &heartbeat(1, 5));
+    tell_part(&mut own, (2, 2), 0..1);
+    assert_eq!(own.take_malformed(), 1, "there is no third part of two");
+    let parts = (MAX_ENTRIES / 500) as u32 + 1;
+    for part in 0..parts {
+        tell_part(&mut own, (part, parts), u64::from(part) * 500..u64::from(part + 1) * 500);
+    }
+    assert_eq!((own.members(), own.take_malformed()), (0, 0));
+    for part in 0..2 {
+        tell_part(&mut own, (part, 2), u64::from(part) * 3..u64::from(part) * 3 + 3);
+    }
+    assert_eq!(own.members(), 6, "one that fits is");
+}
+
+#[test]
+fn a_range_longer_than_any_node_gives_out_refuses_nobody() {
+    let mut own = node("own", 1);
+    let mut said = messages::Presence::decode(heartbeat(0, 0).as_slice()).unwrap();
+    said.dialect = messages::Dialect::Sessions.into();
+    said.sessions = vec![100, 100 + (1 << 32) + 1, 1 << 50, (1 << 50) + (1 << 32)];
+    own.receive(at(0), "roomcast.v1.presence.big", &said.encode_to_vec());
+    assert!(own.is_divided());
+    assert!(!own.is_foreign_session(SessionId(100)) && own.is_foreign_session(SessionId(1 << 50)));
+}
+
+fn ask(own: &mut Cluster, from: u64) {
+    let word = Some(messages::sync::Word::Request(messages::RosterRequest {}));
+    let sync = messages::Sync { instance: from, to_instance: 1, name: "n".into(), word };
+    own.receive(at(1), "roomcast.v1.sync.own", &sync.encode_to_vec());
+}
+
+#[test]
+fn who_asks_twice_is_answered_once_and_not_after_an_outage_and_no_more_wait_than_there_are_nodes() {
+    let mut own = node("own", 1);
+    own.bus_is_up(at(0));
+    let answers = |own: &mut Cluster, turns: Range<u64>| {
+        let mut out = Vec::new();
+        for turn in turns {
+            own.tick(at(50 * turn), &TIMES, &OwnStatus::default(), &mut out);
+        }
+        out.iter().filter(|send| send.subject.as_str() == "roomcast.v1.sync.n").count()
+    };
+    ask(&mut own, 7);
+    ask(&mut own, 7);
+    assert_eq!(answers(&mut own, 1..10), 1);
+    ask(&mut own, 7);
+    own.bus_is_down(at(450));
+    own.bus_is_up(at(500));
+    assert_eq!(answers(&mut own, 10..20), 0, "it asks again, if it needs it still");
+    for asker in 0..MAX_PEERS as u64 + 10 {
+        ask(&mut own, 10 + asker);
+    }
+    assert_eq!(answers(&mut own, 20..60), MAX_PEERS);
 }
