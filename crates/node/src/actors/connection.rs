@@ -295,7 +295,7 @@ pub(crate) async fn begin<R: PacketReader, W: PacketWriter>(
     match welcome {
         Welcome::Seated(seated) => {
             let egress = Arc::clone(&seated.egress);
-            store.tasks.spawn(Arc::clone(&egress).write_to(writer));
+            egress.open(writer);
             let id = egress.session().to_string();
             let args = Args { store: Arc::clone(store), seated: *seated, reader, transport };
             let child = ChildSpec::once::<Connection<R>>(id, args);

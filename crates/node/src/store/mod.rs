@@ -9,8 +9,10 @@ mod drain;
 mod egress;
 mod entrance;
 mod events;
+mod flush;
 mod intake;
 mod live;
+mod outlet;
 mod presence;
 mod rooms;
 
@@ -39,6 +41,7 @@ pub use entrance::{Candidate, Permit, Seated, Welcome};
 pub use events::{
     EVENTS_KEPT, EventId, EventIdError, Events, Member, Next, NodeEvent, Recorded, Reload, Subscriber, Text, Texts,
 };
+pub(crate) use flush::FlushSets;
 pub use live::Live;
 pub(crate) use presence::Presence;
 pub use rooms::{FanOutTable, JoinError, RoomCell, Rooms, Seat};
@@ -87,6 +90,8 @@ pub struct Store {
     pub(crate) presence: Presence,
     /// Sockets and certificates.
     pub sockets: Sockets,
+    /// Who has something to write.
+    pub(crate) flush_sets: FlushSets,
     /// The rooms.
     pub rooms: Rooms,
     /// What happens, for whoever watches: the supervision's events, members who come and go, and what the configuration
@@ -162,6 +167,7 @@ impl Store {
             bus,
             presence,
             sockets,
+            flush_sets: FlushSets::default(),
             rooms: Rooms::default(),
             events: Arc::default(),
             policies: Arc::new(Policies::new(policies)),
@@ -222,6 +228,7 @@ impl Store {
         }
         // Whoever comes later than this look at the rooms has read the new ones.
         self.rooms.retune();
+        self.flush_sets.retune();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.config_generation.set(generation as f64);
         // Last, so that whoever sees the settings sees the rest too.
