@@ -65,8 +65,7 @@ pub(crate) fn policies(settings: &Settings) -> PolicySet {
 
 /// The supervisors of the tree, as a table may name them; a room by its name besides. A test holds them against a
 /// running tree.
-const SUPERVISORS: [&str; 9] =
-    [DEFAULTS, "", "*", "bus", "flushers", "rooms", "rooms/*", "connections", "listeners"];
+const SUPERVISORS: [&str; 9] = [DEFAULTS, "", "*", "bus", "flushers", "rooms", "rooms/*", "connections", "listeners"];
 
 /// Why a table's name is no supervisor's.
 #[derive(Debug, thiserror::Error)]

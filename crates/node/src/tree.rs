@@ -10,7 +10,7 @@
 //! │  ├─ link                       watches over the bus client, reports its state
 //! │  └─ presence                   tells the other nodes of this one, hears of theirs
 //! ├─ flushers                      one_for_one
-//! │  └─ {number}                   writes what waits for a share of the connections; one for each core
+//! │  └─ {number}                   writes for the connections of one lane; a lane for each core
 //! ├─ rooms                         simple_one_for_one
 //! │  └─ {room}                     one_for_one: the subtree of one room
 //! │     ├─ room                    publishes the fan-out table
@@ -115,7 +115,7 @@ fn with_strategy(store: &Store, path: &str, children: Vec<ChildSpec>) -> Supervi
 }
 
 fn flushers(store: &Arc<Store>) -> SupervisorSpec {
-    let children = (0..store.flush_sets.count()).map(|number| {
+    let children = (0..store.lanes.count()).map(|number| {
         let store = Arc::clone(store);
         ChildSpec::worker::<Flusher>(number.to_string(), move || (Arc::clone(&store), number))
     });

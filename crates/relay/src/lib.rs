@@ -8,21 +8,21 @@
 pub mod admission;
 pub mod budget;
 pub mod cluster;
+pub mod density;
 pub mod drain;
 pub mod egress;
 pub mod ingress;
 pub mod membership;
-pub mod pace;
 pub mod proxy;
 pub mod reason;
 pub mod time;
 
 pub use admission::{AdmissionLimits, Load, PerAddress, Refused, admit};
 pub use budget::{Budget, Share};
+pub use density::Density;
 pub use egress::{Batch, Drained, EgressLimits, EgressQueue, Pushed, Queued};
 pub use ingress::{Ingress, IngressLimits, Verdict};
 pub use membership::{EnterError, Membership};
-pub use pace::Pace;
 pub use proxy::{Network, NetworkError, client_ip};
 pub use reason::DropReason;
 pub use time::Time;

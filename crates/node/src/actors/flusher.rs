@@ -1,5 +1,5 @@
-//! `flushers/{number}`: writes for the egresses of one flush set. The set is the store's: a new incarnation goes on with whoever is
-//! next.
+//! `flushers/{number}`: writes for the egresses of one lane. Who they are is in the store: a new incarnation goes on with
+//! whoever is next.
 
 use std::sync::Arc;
 
@@ -13,13 +13,16 @@ pub struct Flusher;
 
 impl Worker for Flusher {
     type Message = ();
-    /// The node, and the number of the flush set.
+    /// The node, and the number of the lane.
     type Args = (Arc<Store>, usize);
 
     async fn start((store, number): Self::Args, ctx: &Context<Self>) -> Result<Self, StartError> {
         // It yields by itself, after a turn whose length it knows; the runtime's own count would make it look for writes that
         // block where none does.
-        ctx.attach("flush", unconstrained(async move { match store.flush_sets.get(number).flush_due(&store).await {} }));
+        let lane = Arc::clone(store.lanes.get(number));
+        let runtime = lane.runtime();
+        let flush = unconstrained(async move { match lane.flush.flush_due(&store).await {} });
+        ctx.attach_on("flush", flush, &runtime);
         Ok(Self)
     }
 

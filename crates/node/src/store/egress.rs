@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use roomcast_protocol::notice::Notice;
 use roomcast_protocol::{Class, CloseCode, Packet, PacketBuffer, SessionId, Tag, UserId};
-use roomcast_relay::{Batch, DropReason, EgressQueue, Pace, Time};
+use roomcast_relay::{Batch, Density, DropReason, EgressQueue, Time};
 use roomcast_transport::PacketWriter;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::outlet::Outlet;
-use super::{Live, Store};
+use super::{Lane, Live, Store};
 use crate::metrics::Transport;
 
 /// The most that is taken from a queue at once: what a vectored write or two take, and a bound on what a crash of the
@@ -38,6 +38,8 @@ pub struct Egress {
     session: SessionId,
     user: UserId,
     transport: Transport,
+    /// Where its connection lives.
+    lane: Arc<Lane>,
     /// Whether its client understands notices.
     notices: bool,
     /// Whether it was told that the node is draining.
@@ -56,7 +58,7 @@ pub struct Egress {
 
 struct State {
     queue: EgressQueue,
-    pace: Pace,
+    density: Density,
     writer: Writer,
     /// Whether its flusher will come for it, and when.
     scheduled: Scheduled,
@@ -115,6 +117,7 @@ impl Egress {
         session: SessionId,
         user: UserId,
         transport: Transport,
+        lane: &Arc<Lane>,
         notices: bool,
         store: &Arc<Store>,
     ) -> Arc<Self> {
@@ -122,13 +125,14 @@ impl Egress {
             session,
             user,
             transport,
+            lane: Arc::clone(lane),
             notices,
             told: AtomicBool::new(false),
             drops: AtomicU64::new(0),
             store: Arc::clone(store),
             state: Mutex::new(State {
                 queue: EgressQueue::new(&store.budget),
-                pace: Pace::default(),
+                density: Density::default(),
                 writer: Writer::Away,
                 scheduled: Scheduled::No,
                 ping: false,
@@ -151,6 +155,11 @@ impl Egress {
     #[must_use]
     pub fn user(&self) -> &UserId {
         &self.user
+    }
+
+    /// Where its connection lives.
+    pub(crate) fn lane(&self) -> &Arc<Lane> {
+        &self.lane
     }
 
     /// How the receiver is connected.
@@ -192,7 +201,7 @@ impl Egress {
     /// Takes the connection's writer in: from now on what is pushed is written, and the peer is pinged every `timers.ping`.
     pub(crate) fn open(self: &Arc<Self>, writer: impl PacketWriter) {
         self.give_back(Box::new(writer));
-        self.store.flush_sets.of(self.session).keep_alive(self, self.store.clock.now());
+        self.lane.flush.keep_alive(self, self.store.clock.now());
     }
 
     /// Queues a packet for the receiver. Never waits; what does not fit is dropped as `relay` decides, and counted.
@@ -220,13 +229,13 @@ impl Egress {
         let due = match state.scheduled {
             Scheduled::No if state.queue.is_empty() => return,
             Scheduled::No if full => None,
-            Scheduled::No => state.pace.due(now, live.coalesce),
+            Scheduled::No => state.density.due(now, live.coalesce),
             Scheduled::Later if full => None,
             Scheduled::Later | Scheduled::Now => return,
         };
         state.scheduled = if due.is_some() { Scheduled::Later } else { Scheduled::Now };
         drop(state);
-        self.store.flush_sets.of(self.session).add(self, now, due);
+        self.lane.flush.add(self, now, due);
     }
 
     /// Writes what waits, as far as that takes no waiting. Called by its flusher. `batch` is empty before and after.
@@ -252,7 +261,7 @@ impl Egress {
             drop(state);
             return held.put_back();
         }
-        state.pace.took(batch.len(), now, live.coalesce);
+        state.density.took(batch.len(), now, live.coalesce);
         drop(state);
         let Some(writer) = &mut held.writer else { return };
         match writer.try_write(batch) {
@@ -297,7 +306,7 @@ impl Egress {
         if matches!(state.writer, Writer::Here(_)) && state.scheduled != Scheduled::Now {
             state.scheduled = Scheduled::Now;
             drop(state);
-            self.store.flush_sets.of(self.session).add(self, self.store.clock.now(), None);
+            self.lane.flush.add(self, self.store.clock.now(), None);
         }
     }
 
@@ -432,7 +441,7 @@ impl Egress {
             let mut drops = |_: &Packet, reason| self.dropped(reason, 1);
             let drained = state.queue.drain(now, &live.egress, BATCH, batch, &mut drops);
             if !batch.is_empty() {
-                state.pace.took(batch.len(), now, live.coalesce);
+                state.density.took(batch.len(), now, live.coalesce);
                 return Next::Write { longest_wait: drained.longest_wait };
             }
         }
@@ -502,16 +511,15 @@ impl Held<'_> {
         let Some(writer) = self.writer.take() else { return };
         let mut task = writer.write_with(Arc::clone(self.egress), batch);
         if (&mut task).now_or_never().is_none() {
-            self.egress.store.tasks.spawn(task);
+            self.egress.store.tasks.spawn_on(task, &self.egress.lane.runtime());
         }
     }
 
     /// Goes on in a task of its own, with packets that were taken from the queue and not written.
     fn hand_over(mut self, batch: Vec<Packet>) {
-        // Outside a runtime the process is ending, and so is the connection.
-        if let (Ok(runtime), Some(writer)) = (tokio::runtime::Handle::try_current(), self.writer.take()) {
+        if let Some(writer) = self.writer.take() {
             let tasks = &self.egress.store.tasks;
-            tasks.spawn_on(writer.write_with(Arc::clone(self.egress), batch), &runtime);
+            tasks.spawn_on(writer.write_with(Arc::clone(self.egress), batch), &self.egress.lane.runtime());
         }
     }
 }

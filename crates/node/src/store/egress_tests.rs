@@ -34,13 +34,18 @@ fn bench(capacity: usize) -> Bench {
         sockets: Sockets::default(),
         token: None,
     };
-    let store = Store::new(parts);
-    let egress = Egress::new(SessionId(1), UserId::parse("ann").unwrap(), Transport::WebSocket, false, &store);
+    let store = Store::new(parts).unwrap();
+    let egress = Egress::new(
+        SessionId(1),
+        UserId::parse("ann").unwrap(),
+        Transport::WebSocket,
+        store.lanes.get(0),
+        false,
+        &store,
+    );
     let (_, writer, client) = memory::pair(capacity);
-    for number in 0..store.flush_sets.count() {
-        let store = Arc::clone(&store);
-        tokio::spawn(unconstrained(async move { match store.flush_sets.get(number).flush_due(&store).await {} }));
-    }
+    let flushing = Arc::clone(&store);
+    tokio::spawn(unconstrained(async move { match flushing.lanes.get(0).flush.flush_due(&flushing).await {} }));
     egress.open(writer);
     Bench { store, egress, client }
 }

@@ -1,5 +1,5 @@
-//! Flush sets: the egresses with something to write, in the order in which that is due. One set for each core, so that a packet
-//! for a hundred receivers wakes a flusher or two and not a hundred tasks, and a flusher that is awake writes for everybody who is
+//! Flush sets: the egresses with something to write, in the order in which that is due. One set for each lane, so that a
+//! packet for a hundred receivers wakes a flusher or two and not a hundred tasks, and a flusher that is awake writes for everybody who is
 //! due.
 //!
 //! The sets outlive the flushers: a new incarnation goes on with whoever is next. Between taking an egress from its set and having
@@ -10,49 +10,14 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use roomcast_protocol::SessionId;
 use roomcast_relay::Time;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
 use super::{Egress, Store};
 
-/// More would not help: beyond it, locks that are held for some nanoseconds are no bottleneck.
-const MOST: usize = 64;
 /// Egresses written for between two awaits: about 200 µs, so that whoever reads on the same thread is not kept waiting.
 const TURN: usize = 32;
-
-/// All flush sets of the node.
-pub(crate) struct FlushSets(Box<[FlushSet]>);
-
-impl Default for FlushSets {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self((0..cores.min(MOST)).map(|_| FlushSet::default()).collect())
-    }
-}
-
-impl FlushSets {
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// One of them, by its number from 0.
-    pub(crate) fn get(&self, number: usize) -> &FlushSet {
-        &self.0[number]
-    }
-
-    /// The one that writes for a session: always the same.
-    pub(crate) fn of(&self, session: SessionId) -> &FlushSet {
-        &self.0[(session.0 % self.0.len() as u64) as usize]
-    }
-
-    /// Has all of them look at the settings again.
-    pub(crate) fn retune(&self) {
-        self.0.iter().for_each(FlushSet::rouse);
-    }
-}
 
 /// One flush set.
 #[derive(Default)]
@@ -103,7 +68,8 @@ impl FlushSet {
         self.rouse();
     }
 
-    fn rouse(&self) {
+    /// Has the flusher look again.
+    pub(super) fn rouse(&self) {
         self.wake.notify_one();
     }
 

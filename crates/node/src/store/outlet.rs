@@ -16,11 +16,8 @@ pub(super) trait Outlet: Send {
     fn try_write(&mut self, batch: &[Packet]) -> Option<io::Result<Tried>>;
 
     /// See [`Egress::write_with`].
-    fn write_with(
-        self: Box<Self>,
-        egress: Arc<Egress>,
-        batch: Vec<Packet>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+    fn write_with(self: Box<Self>, egress: Arc<Egress>, batch: Vec<Packet>)
+    -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 impl<W: PacketWriter> Outlet for W {

@@ -49,7 +49,12 @@ async fn whatever_crashes_no_call_notices_and_anybody_can_join() {
 /// Where the settings allow another strategy, it is as safe: those that are restarted with a neighbour hold nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_crashes_no_call_notices_when_all_neighbours_are_restarted() {
-    everything_crashes_and_no_call_notices(&[("bus", "one_for_all"), ("flushers", "one_for_all"), ("listeners", "one_for_all")]).await;
+    everything_crashes_and_no_call_notices(&[
+        ("bus", "one_for_all"),
+        ("flushers", "one_for_all"),
+        ("listeners", "one_for_all"),
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
