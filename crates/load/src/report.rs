@@ -44,6 +44,9 @@ pub struct Report {
     pub connections: u64,
     /// Members that the router, or the network, threw out.
     pub disconnected: u64,
+    /// Why the first of these was; in the table only.
+    #[serde(skip)]
+    pub first_disconnected: Option<String>,
     /// From connecting to being in the room.
     pub joined_ms: Joins,
 }
@@ -170,6 +173,7 @@ impl Report {
             }),
             connections: counts.joined,
             disconnected: counts.disconnected,
+            first_disconnected: counts.why.clone(),
             joined_ms: Joins { p50: at(&counts.joins, 0.5), p99: at(&counts.joins, 0.99) },
         }
     }
@@ -211,10 +215,11 @@ impl Report {
             "delay",
             format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {max:.2} ms, mean {mean:.2} ms"),
         );
+        let why = self.first_disconnected.as_ref().map_or_else(String::new, |why| format!(", the first: {why}"));
         row(
             "members",
             format!(
-                "{} joined, p50 {:.1} ms, p99 {:.1} ms; {} thrown out",
+                "{} joined, p50 {:.1} ms, p99 {:.1} ms; {} thrown out{why}",
                 grouped(self.connections),
                 self.joined_ms.p50,
                 self.joined_ms.p99,
