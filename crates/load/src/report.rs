@@ -261,8 +261,8 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = write!(
                 out,
-                "\nThe load tool itself is the bottleneck: do not believe {what}. Use more --threads, another machine, or \
-                 less load.\n"
+                "\nThe load tool itself is the bottleneck: do not believe {what}. Use more --threads, a quieter machine \
+                 or another one, or less load.\n"
             );
         }
         out
