@@ -27,7 +27,7 @@ Examples (a router runs on this machine: roomcast serve):
 
 What is counted: a copy is owed for each packet that was sent within the measured time and each other member of its room
 that does not churn. A copy is lost when it has not come after a last wait; a member that the router disconnects loses what it is
-owed. Members that churn only listen, and only what they get of other rooms is held against the router.
+owed. Members that churn only listen; what they miss is not held against the router, what they get wrongly is.
 Delays are from just before a packet is written to when its last byte has been read.
 The load is made by few threads on purpose, and the tool says when it, and not the router, was the bottleneck.";
 

@@ -53,20 +53,25 @@ pub struct Report {
 
 /// Delays in milliseconds, to within 1.6 %; `max` and `mean` exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)]
 pub struct Delays {
+    /// Half of the copies took no longer.
     pub p50: f64,
+    /// Of a hundred copies 99 took no longer.
     pub p99: f64,
+    /// Of a thousand copies 999 took no longer.
     pub p999: f64,
+    /// The slowest.
     pub max: f64,
+    /// The mean.
     pub mean: f64,
 }
 
 /// How long joining took, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)]
 pub struct Joins {
+    /// Half of the joins took no longer.
     pub p50: f64,
+    /// Of a hundred joins 99 took no longer.
     pub p99: f64,
 }
 
@@ -194,27 +199,30 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "{name:<12}{text}");
         };
-        let a_second = |count: u64| grouped((count as f64 / self.seconds).round() as u64);
-        row("sent", format!("{} packets, {}/s", grouped(self.sent), a_second(self.sent)));
-        row("offered", format!("{} copies, {}/s", grouped(self.offered), a_second(self.offered)));
-        row("delivered", format!("{} copies, {}/s", grouped(self.delivered), a_second(self.delivered)));
-        let share = if self.offered == 0 { 0.0 } else { self.lost as f64 * 100.0 / self.offered as f64 };
-        let share = if self.lost == 0 { String::new() } else { format!(" ({share:.3} %)") };
-        row("lost", format!("{}{share}", grouped(self.lost)));
-        row(
-            "wrong",
-            format!(
-                "{} duplicated, {} reordered, {} leaked",
-                grouped(self.duplicated),
-                grouped(self.reordered),
-                grouped(self.leaked)
-            ),
-        );
-        let Delays { p50, p99, p999, max, mean } = self.delay_ms;
-        row(
-            "delay",
-            format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {max:.2} ms, mean {mean:.2} ms"),
-        );
+        // Where nobody sends there is nothing to be said of it.
+        if self.sent > 0 {
+            let a_second = |count: u64| grouped((count as f64 / self.seconds).round() as u64);
+            row("sent", format!("{} packets, {}/s", grouped(self.sent), a_second(self.sent)));
+            row("offered", format!("{} copies, {}/s", grouped(self.offered), a_second(self.offered)));
+            row("delivered", format!("{} copies, {}/s", grouped(self.delivered), a_second(self.delivered)));
+            let share = if self.offered == 0 { 0.0 } else { self.lost as f64 * 100.0 / self.offered as f64 };
+            let share = if self.lost == 0 { String::new() } else { format!(" ({share:.3} %)") };
+            row("lost", format!("{}{share}", grouped(self.lost)));
+            row(
+                "wrong",
+                format!(
+                    "{} duplicated, {} reordered, {} leaked",
+                    grouped(self.duplicated),
+                    grouped(self.reordered),
+                    grouped(self.leaked)
+                ),
+            );
+            let Delays { p50, p99, p999, max, mean } = self.delay_ms;
+            row(
+                "delay",
+                format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {max:.2} ms, mean {mean:.2} ms"),
+            );
+        }
         let why = self.first_disconnected.as_ref().map_or_else(String::new, |why| format!(", the first: {why}"));
         row(
             "members",
@@ -229,7 +237,11 @@ impl Report {
         if let Some(routers) = &self.routers {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let (cpu, cores) = (routers.cpu_seconds, routers.cpu_seconds / self.seconds);
-            row("router CPU", format!("{cpu:.2} s ({cores:.2} cores), {:.2} µs per copy", routers.us_per_copy));
+            let each = match self.delivered {
+                0 => String::new(),
+                _ => format!(", {:.2} µs per copy", routers.us_per_copy),
+            };
+            row("router CPU", format!("{cpu:.2} s ({cores:.2} cores){each}"));
             row(
                 "memory",
                 format!("{:.1} MiB resident, {:.1} MiB at most", mib(routers.resident_bytes), mib(routers.peak_bytes)),
@@ -354,5 +366,6 @@ mod tests {
         });
         assert_eq!((report.lost, report.generator.us_per_copy, report.generator.bottleneck), (0, 0.0, false));
         assert!(report.json().contains("\"routers\": null"));
+        assert!(!report.table("idle").contains("delay"));
     }
 }
