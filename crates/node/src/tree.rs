@@ -38,7 +38,7 @@ use crate::actors::flusher::Flusher;
 use crate::actors::link::Link;
 use crate::actors::presence::Presence;
 use crate::actors::room::Room;
-use crate::actors::subscription::Subscription;
+use crate::actors::subscription::subscription;
 use crate::actors::telemetry::Telemetry;
 use crate::actors::websocket_listener::WebSocketListener;
 use crate::actors::webtransport_listener::WebTransportListener;
@@ -155,12 +155,11 @@ pub(crate) fn room(store: &Arc<Store>, cell: &Arc<RoomCell>) -> ChildSpec {
     let (store, cell) = (Arc::clone(store), Arc::clone(cell));
     ChildSpec::supervisor(id, move || {
         let room = Arc::clone(&cell);
-        let subscription = (Arc::clone(&store), Arc::clone(&cell));
         let children = vec![
             ChildSpec::worker_in::<Room>("room", &cell.actor, move || Arc::clone(&room))
                 .restart(Restart::Transient)
                 .significant(),
-            ChildSpec::worker::<Subscription>("subscription", move || subscription.clone()),
+            subscription(Arc::clone(&store), Arc::clone(&cell)),
         ];
         with_strategy(&store, &path, children).auto_shutdown(AutoShutdown::Any)
     })

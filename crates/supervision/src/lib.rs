@@ -126,6 +126,7 @@ mod reason;
 mod runtime;
 mod spec;
 mod system;
+mod task;
 mod tree;
 mod watchdog;
 mod window;
@@ -144,6 +145,7 @@ pub use policy::{
 pub use reason::{ExitReason, Failure, StartError};
 pub use spec::{AutoShutdown, ChildSpec, Kind, Restart, Shutdown, Strategy, SupervisorSpec};
 pub use system::{System, SystemOptions};
+pub use task::TaskContext;
 pub use tree::{ActorState, Entry, Fault, InjectError, Tree};
 pub use watchdog::STUCK_AFTER;
 pub use worker::{Context, Flow, Worker};

@@ -1,4 +1,4 @@
-//! The one place that touches ractor: `worker` and `supervisor` make actors of the two kinds of children;
+//! The one place that makes actors of ractor's: `worker` and `supervisor` make actors of the two kinds of children;
 //! `requests` is how a supervisor answers who asks it.
 //!
 //! ractor gives mailboxes, stop and kill signals, and links, by which a dying supervisor kills its children at every

@@ -1,13 +1,18 @@
 //! Child and supervisor specifications: data. What a right one is lives in `check`, how a child is started in `runtime`.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::runtime::Handle;
 
 use crate::address::Slot;
 use crate::admin::SupervisorSlot;
 use crate::machine::ChildRules;
+use crate::reason::Failure;
 use crate::runtime::{Starter, SupervisorStarter, WorkerStarter};
+use crate::task::{TaskContext, TaskStarter};
 use crate::worker::Worker;
 
 /// When a child that ended is started again.
@@ -122,6 +127,35 @@ impl ChildSpec {
         let args = Mutex::new(Some(args));
         let take = move || args.lock().unwrap_or_else(PoisonError::into_inner).take();
         let starter = WorkerStarter::<W>::new(Box::new(take), slot);
+        Self::new(id, Kind::Worker, Restart::Temporary, Arc::new(starter))
+    }
+
+    /// A permanent child that is a task and has no mailbox: see [`TaskContext`]. It counts as up when it is first polled. It runs
+    /// where its supervisor does.
+    pub fn task<F>(id: impl Into<String>, make: impl Fn(TaskContext) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let starter = TaskStarter::new(Box::new(move |context| Some(Box::pin(make(context)))), None);
+        Self::new(id, Kind::Worker, Restart::Permanent, Arc::new(starter))
+    }
+
+    /// A temporary [`task`](Self::task) of one incarnation, on a runtime of its own choice.
+    pub fn task_once<F>(
+        id: impl Into<String>,
+        runtime: &Handle,
+        make: impl FnOnce(TaskContext) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        // Boxed, so that no room is kept for what it was made of.
+        let make = Mutex::new(Some(Box::new(make)));
+        let take = move |context| {
+            let make = make.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+            Some(Box::pin(make(context)) as _)
+        };
+        let starter = TaskStarter::new(Box::new(take), Some(runtime.clone()));
         Self::new(id, Kind::Worker, Restart::Temporary, Arc::new(starter))
     }
 

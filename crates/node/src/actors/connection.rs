@@ -10,14 +10,14 @@ use std::time::Duration;
 use roomcast_protocol::notice::Notice;
 use roomcast_protocol::{CloseCode, PacketBuffer};
 use roomcast_relay::{DropReason, Ingress, Verdict};
-use roomcast_supervision::{ChildSpec, Context, Failure, Flow, StartError, Worker};
+use roomcast_supervision::{ChildSpec, Failure, TaskContext};
 use roomcast_transport::pulse::Pulse;
 use roomcast_transport::{Incoming, PacketReader, PacketWriter, ReadError};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Transport;
-use crate::store::{Egress, Permit, RoomCell, Seat, Seated, Store, Welcome};
+use crate::store::{Egress, RoomCell, Seated, Store, Welcome};
 
 /// How long a client may take to read why it was closed, while what it still sends is thrown away.
 const LINGER: Duration = Duration::from_secs(1);
@@ -25,62 +25,47 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How long a client that moves is kept for its packets to be on their way to other nodes.
 const AHEAD: Duration = Duration::from_millis(500);
 
-/// What a connection is told.
-#[derive(Debug)]
-pub enum Message {
-    /// End it, and tell the client why.
-    Close(CloseCode, &'static str),
-}
-
 /// What a connection begins with.
-pub struct Args<R> {
+struct Args<R> {
     /// The node.
-    pub store: Arc<Store>,
+    store: Arc<Store>,
     /// The client's membership.
-    pub seated: Seated,
-    /// The receiving half of its socket; the sending half is with its writer already.
-    pub reader: R,
+    seated: Seated,
+    /// The receiving half of its socket; the sending half is with its egress already.
+    reader: R,
     /// How it is connected.
-    pub transport: Transport,
+    transport: Transport,
 }
 
-/// One client's connection. Fields are dropped in this order: the client is told first, then it leaves.
-pub struct Connection<R> {
-    farewell: Farewell,
-    _seat: Seat,
-    _permit: Permit,
-    _reader: std::marker::PhantomData<fn() -> R>,
+/// The child of the connections' supervisor that reads. A task, which lives on the connection's lane: nobody writes to it, and a
+/// mailbox would cost most of its memory.
+fn connection<R: PacketReader>(args: Args<R>) -> ChildSpec {
+    let runtime = args.seated.egress.lane().runtime();
+    ChildSpec::task_once(args.seated.egress.session().to_string(), &runtime, move |task| live(args, task))
 }
 
-impl<R: PacketReader> Worker for Connection<R> {
-    type Message = Message;
-    type Args = Args<R>;
-
-    async fn start(args: Args<R>, ctx: &Context<Self>) -> Result<Self, StartError> {
-        let Args { store, seated: Seated { user, seat, permit, egress }, reader, transport } = args;
-        let lane = Arc::clone(egress.lane());
-        let farewell = Farewell { egress: Arc::clone(&egress), store: Arc::clone(&store) };
-        let reading = Reading {
-            reader: Lingering { reader: Some(reader), tasks: store.tasks.clone() },
-            ingress: Ingress::new(store.dialect, user, egress.session()),
-            room: Arc::clone(seat.room()),
-            egress,
-            store,
-            transport,
-        };
-        ctx.attach_on("read", reading.run(), &lane.runtime());
-        Ok(Self { farewell, _seat: seat, _permit: permit, _reader: std::marker::PhantomData })
-    }
-
-    async fn handle(&mut self, message: Message, _: &Context<Self>) -> Result<Flow, Failure> {
-        let Message::Close(code, reason) = message;
-        self.farewell.egress.close(code, reason);
-        Ok(Flow::Stop)
-    }
-
-    async fn stop(&mut self) {
-        let (code, reason) = STOPPING;
-        self.farewell.egress.close(code, reason);
+/// One client's connection, from its first packet to its last.
+async fn live<R: PacketReader>(args: Args<R>, task: TaskContext) -> Result<(), Failure> {
+    let Args { store, seated: Seated { user, seat, permit, egress }, reader, transport } = args;
+    // Dropped from the last to the first, however it ends: no more is read, the client is told, then it leaves.
+    let _permit = permit;
+    let seat = seat;
+    let _farewell = Farewell { egress: Arc::clone(&egress), store: Arc::clone(&store) };
+    let reading = Reading {
+        reader: Lingering { reader: Some(reader), tasks: store.tasks.clone() },
+        ingress: Ingress::new(store.dialect, user, egress.session()),
+        room: Arc::clone(seat.room()),
+        egress: Arc::clone(&egress),
+        store,
+        transport,
+    };
+    tokio::select! {
+        ended = reading.run() => ended,
+        () = task.stopping() => {
+            let (code, reason) = STOPPING;
+            egress.close(code, reason);
+            Ok(())
+        }
     }
 }
 
@@ -297,10 +282,8 @@ pub(crate) async fn begin<R: PacketReader, W: PacketWriter>(
         Welcome::Seated(seated) => {
             let egress = Arc::clone(&seated.egress);
             egress.open(writer);
-            let id = egress.session().to_string();
             let args = Args { store: Arc::clone(store), seated: *seated, reader, transport };
-            let child = ChildSpec::once::<Connection<R>>(id, args);
-            if let Err(error) = store.connections_supervisor.start_child(child).await {
+            if let Err(error) = store.connections_supervisor.start_child(connection(args)).await {
                 tracing::warn!(session = %egress.session(), %error, "a connection could not start");
                 let full = (CloseCode::TryAgainLater, "try again later");
                 let (code, reason) = if store.is_draining() { STOPPING } else { full };

@@ -7,25 +7,21 @@ use std::sync::Arc;
 
 use roomcast_protocol::{PacketBuffer, SessionId, Tag, peek};
 use roomcast_relay::DropReason;
-use roomcast_supervision::{Context, Failure, Flow, StartError, Worker};
+use roomcast_supervision::{ChildSpec, Failure};
 
 use crate::store::{RoomCell, Store};
 
-/// One incarnation of a room's subscription.
-pub struct Subscription;
-
-impl Worker for Subscription {
-    type Message = ();
-    type Args = (Arc<Store>, Arc<RoomCell>);
-
-    async fn start((store, cell): Self::Args, ctx: &Context<Self>) -> Result<Self, StartError> {
-        ctx.attach("deliver", deliver(store, cell));
-        Ok(Self)
-    }
-
-    async fn handle(&mut self, (): (), _: &Context<Self>) -> Result<Flow, Failure> {
-        Ok(Flow::Continue)
-    }
+/// The child of a room's supervisor that carries. A task: nobody writes to it, and a mailbox would cost most of its memory.
+pub(crate) fn subscription(store: Arc<Store>, cell: Arc<RoomCell>) -> ChildSpec {
+    ChildSpec::task("subscription", move |task| {
+        let deliver = deliver(Arc::clone(&store), Arc::clone(&cell));
+        async move {
+            tokio::select! {
+                () = task.stopping() => Ok(()),
+                ended = deliver => ended,
+            }
+        }
+    })
 }
 
 async fn deliver(store: Arc<Store>, cell: Arc<RoomCell>) -> Result<(), Failure> {
