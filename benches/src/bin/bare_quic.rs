@@ -1,0 +1,3 @@
+//! The bare WebTransport broadcaster as a program.
+
+fn main() {}
