@@ -37,6 +37,7 @@ Examples:
   roomcast cluster                                    the nodes that this one sees, and what they carry
   roomcast drain                                      send its clients elsewhere, then stop it
   roomcast kill rooms/standup/room                    nobody notices; needs chaos.enabled
+  roomcast bench ws://127.0.0.1:8080 --members 20     load, and what a copy costs; more: roomcast bench --help
 
 Those that ask a running node take --admin ADDR and --token-file FILE, and end with 0: done, 1: the node refused or has
 no such thing, 2: not understood, 3: nobody answers. The node's admin address answers programs too: `curl
@@ -57,6 +58,12 @@ enum Command {
     Check(check::Check),
     /// Print the JSON Schema of the configuration file, for editors.
     Schema,
+    /// Put load on a running router by its URL, and say what came of it.
+    ///
+    /// Members join rooms over WebSocket (plain or TLS) or WebTransport and send at a steady pace; every copy that they get is
+    /// held against what was sent: lost, duplicated, reordered, leaked to whom it was not for, and how long it took. Exit
+    /// code 0: it ran, whatever was lost. 1: it could not, with what to do. 2: not understood.
+    Bench(Box<roomcast_load::Arguments>),
     #[command(flatten)]
     Operate(operate::Command),
 }
@@ -78,6 +85,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve(arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Schema => schema(),
+        Command::Bench(arguments) => roomcast_load::command(&arguments),
         Command::Operate(command) => operate::run(command),
     }
 }
