@@ -174,12 +174,15 @@ impl Broadcaster {
                 Ok(Got::Nothing) => return true,
                 Ok(Got::End) | Err(_) => return false,
             };
-            if kept > 0 {
-                self.input[..kept].copy_from_slice(&client.partial);
-                client.partial.clear();
-            }
-            if bytes > 0 && !self.take(index, kept + bytes) {
-                return false;
+            // With TLS a read may bring nothing that is of use yet.
+            if bytes > 0 {
+                if kept > 0 {
+                    self.input[..kept].copy_from_slice(&client.partial);
+                    client.partial.clear();
+                }
+                if !self.take(index, kept + bytes) {
+                    return false;
+                }
             }
             if !more {
                 return true;
