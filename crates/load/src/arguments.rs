@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::{Args, ValueEnum};
 
 /// Shown behind the list of options.
@@ -15,7 +17,7 @@ Examples (a router runs on this machine: roomcast serve):
   roomcast bench ws://127.0.0.1:8080 --rooms 20 --members 5 --mix call --plot bench.svg
         20 calls of five with sound and picture; delays and CPU drawn into bench.svg
   roomcast bench https://127.0.0.1:4433 --insecure --members 10
-        over WebTransport, whatever the certificate; --cert-sha256 HEX takes one only
+        over WebTransport, whatever the certificate; --cert-sha256 HASH takes one only
   roomcast bench ws://10.0.0.1:8080 ws://10.0.0.2:8080 --members 6
         every room's members spread over two nodes of a cluster
   roomcast bench ws://127.0.0.1:8080 --rooms 2000 --members 5 --idle --ramp 500/s
@@ -25,7 +27,8 @@ Examples (a router runs on this machine: roomcast serve):
 
 What is counted: a copy is owed for each packet that was sent within the measured time and each other member of its room
 that does not churn. A copy is lost when it has not come after a last wait; a member that the router disconnects loses what it is
-owed. Members that churn only listen, and only what they get of other rooms is held against the router.
+owed. Members that churn only listen; what they miss is not held against the router, what they get wrongly is.
+Delays are from just before a packet is written to when its last byte has been read.
 The load is made by few threads on purpose, and the tool says when it, and not the router, was the bottleneck.";
 
 /// The arguments of `roomcast bench`.
@@ -77,8 +80,8 @@ pub struct Arguments {
     /// Take any certificate: for routers of one's own
     #[arg(long, conflicts_with = "cert_sha256", help_heading = "Trust")]
     pub insecure: bool,
-    /// Take the certificate with this SHA-256, in hexadecimal, and no other
-    #[arg(long, value_name = "HEX", value_parser = hash, help_heading = "Trust")]
+    /// Take the certificate with this SHA-256 and no other: as `roomcast serve` prints it, or in hexadecimal
+    #[arg(long, value_name = "HASH", value_parser = hash, help_heading = "Trust")]
     pub cert_sha256: Option<[u8; 32]>,
     /// A router's process on this machine, for its CPU and memory; may be given many times
     #[arg(long = "pid", value_name = "PID", help_heading = "Report")]
@@ -146,11 +149,13 @@ fn time(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "write a time with its unit, such as 500ms or 10s".to_owned())
 }
 
+/// A hash as `roomcast serve` prints it (base64) or as other tools do (hexadecimal, also with colons).
 fn hash(text: &str) -> Result<[u8; 32], String> {
-    let mut hash = [0; 32];
-    let digits: String = text.chars().filter(|digit| *digit != ':').collect();
-    hex::decode_to_slice(digits, &mut hash).map_err(|_| "write the 64 hexadecimal digits of a SHA-256".to_owned())?;
-    Ok(hash)
+    let digits = text.replace(':', "");
+    let bytes = hex::decode(digits).ok().or_else(|| BASE64_STANDARD.decode(text).ok());
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "write the SHA-256 as `roomcast serve` prints it, or its 64 hexadecimal digits".to_owned())
 }
 
 #[cfg(test)]
@@ -180,7 +185,9 @@ pub(crate) mod tests {
         assert_eq!((given.mix, given.rate, given.size), (Mix::Call, 30, 1_200));
         assert_eq!(parse("ws://a:1 --bitrate 64000").unwrap().bitrate, 64_000);
         let digits = "ab".repeat(32);
-        assert_eq!(parse(&format!("ws://a:1 --cert-sha256 {digits}")).unwrap().cert_sha256, Some([0xab; 32]));
+        for text in [digits, vec!["AB"; 32].join(":"), BASE64_STANDARD.encode([0xab; 32])] {
+            assert_eq!(parse(&format!("ws://a:1 --cert-sha256 {text}")).unwrap().cert_sha256, Some([0xab; 32]));
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(crate) struct Counts {
     /// Members that have joined for the first time.
     pub(crate) joined: u64,
     pub(crate) disconnected: u64,
+    /// Why the first of these was.
+    pub(crate) why: Option<String>,
 }
 
 impl Counts {
@@ -114,6 +116,12 @@ impl Counts {
         }
     }
 
+    /// Counts a member that was thrown out.
+    pub(crate) fn disconnected(&mut self, why: String) {
+        self.disconnected += 1;
+        self.why.get_or_insert(why);
+    }
+
     /// Adds another thread's.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (mine, theirs) in [
@@ -133,6 +141,9 @@ impl Counts {
             (&mut self.disconnected, other.disconnected),
         ] {
             *mine += theirs;
+        }
+        if self.why.is_none() {
+            self.why.clone_from(&other.why);
         }
         self.delays.merge(&other.delays);
         self.recent.merge(&other.recent);

@@ -123,6 +123,11 @@ impl Door {
         }
     }
 
+    /// The router said no.
+    pub(crate) fn refused(&self, path: &str, answer: String) -> JoinError {
+        JoinError::Refused { url: self.url.clone(), path: path.to_owned(), answer }
+    }
+
     fn network(&self, why: &dyn std::fmt::Display) -> JoinError {
         JoinError::Network { url: self.url.clone(), why: why.to_string() }
     }
@@ -149,7 +154,7 @@ impl Door {
     fn certificate(&self, error: &dyn std::fmt::Display) -> JoinError {
         let why = error.to_string();
         if why.contains("certificate") {
-            return JoinError::Trust(format!("{}: {why}; take it with --insecure or --cert-sha256 HEX", self.url));
+            return JoinError::Trust(format!("{}: {why}; take it with --insecure or --cert-sha256 HASH", self.url));
         }
         self.network(&why)
     }
@@ -190,7 +195,7 @@ impl Door {
         let line = String::from_utf8_lossy(&answer[..end]).lines().next().unwrap_or_default().to_owned();
         let body = String::from_utf8_lossy(&answer[end..]).trim().chars().take(200).collect::<String>();
         let answer = if body.is_empty() { line } else { format!("{line}: {body}") };
-        Err(JoinError::Refused { url: self.url.clone(), path: path.to_owned(), answer })
+        Err(self.refused(path, answer))
     }
 
     async fn session(&self, config: &quinn::ClientConfig, name: &str, path: &str) -> Result<Joined, JoinError> {
@@ -213,10 +218,7 @@ impl Door {
             let url = Url::parse(&format!("https://{}{path}", self.authority)).map_err(|error| self.network(&error))?;
             return match Session::connect(connection, proto::ConnectRequest::new(url)).await {
                 Ok(session) => Ok(Joined::WebTransport(endpoint, Box::new(session))),
-                Err(error) => {
-                    let answer = error.to_string();
-                    Err(JoinError::Refused { url: self.url.clone(), path: path.to_owned(), answer })
-                }
+                Err(error) => Err(self.refused(path, error.to_string())),
             };
         }
         Err(failure)

@@ -18,12 +18,12 @@ use crate::{websocket, webtransport};
 const LOOK: u64 = 200_000;
 
 /// How one connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// It is this member's turn to leave.
     Left,
-    /// The router closed, or the network broke.
-    Gone,
+    /// The router closed, or the network broke; in words.
+    Gone(String),
 }
 
 /// What is to be done now.
@@ -89,8 +89,8 @@ impl Member {
             let joined = match thread.doors[target].join(&path).await {
                 Ok(joined) => joined,
                 Err(error) if first => return Err(error),
-                Err(_) => {
-                    thread.scratch().counts.disconnected += 1;
+                Err(error) => {
+                    thread.scratch().counts.disconnected(error.to_string());
                     return Ok(());
                 }
             };
@@ -116,8 +116,12 @@ impl Member {
                     Box::pin(webtransport::run(endpoint, &session, &mut self)).await
                 }
             };
-            if end == End::Gone {
-                thread.scratch().counts.disconnected += 1;
+            if let End::Gone(why) = end {
+                // Routers may also refuse by closing, once the handshake is done.
+                if thread.timeline.get().is_none_or(|timeline| thread.now() < timeline.begin) {
+                    return Err(thread.doors[target].refused(&path, why));
+                }
+                thread.scratch().counts.disconnected(why);
                 return Ok(());
             }
         }

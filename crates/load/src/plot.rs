@@ -199,10 +199,11 @@ impl Graphs {
             text(out, f64::midpoint(LEFT, RIGHT), 210.0, "middle", 14, "no copies");
             return;
         }
-        // Their labels stand below each other, so that near ones do not overlap.
-        for (row, (part, name)) in [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")].into_iter().enumerate() {
+        let marks = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")].map(|(part, name)| {
             let micros = self.delays.quantile(part) as f64;
-            let at = frame.at_x(place(micros));
+            (frame.at_x(place(micros)), format!("{name} {:.2} ms", micros / 1e3))
+        });
+        for (at, _) in &marks {
             put(
                 out,
                 format_args!(
@@ -210,10 +211,14 @@ impl Graphs {
                     frame.top, frame.bottom
                 ),
             );
-            let (x, anchor) = if at > f64::midpoint(LEFT, RIGHT) { (at - 5.0, "end") } else { (at + 5.0, "start") };
-            let label = format!("{name} {:.2} ms", micros / 1e3);
-            text(out, x, frame.top + 14.0 + 16.0 * row as f64, anchor, 12, &label);
         }
+        // Below each other, so that near ones do not overlap, and above the lines.
+        put(out, format_args!("<g paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"4\">"));
+        for (row, (at, label)) in marks.iter().enumerate() {
+            let (x, anchor) = if *at > f64::midpoint(LEFT, RIGHT) { (at - 5.0, "end") } else { (at + 5.0, "start") };
+            text(out, x, frame.top + 14.0 + 16.0 * row as f64, anchor, 12, label);
+        }
+        put(out, format_args!("</g>"));
     }
 
     fn draw_use(&self, out: &mut String) {

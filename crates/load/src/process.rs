@@ -112,8 +112,8 @@ pub(crate) fn own_cpu() -> Duration {
 /// The system does not allow so many open files.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{connections} connections need {needed} open files, and this system allows {allowed}; raise it with \
-     `ulimit -Hn {needed}` as root, or lower --rooms or --members"
+    "{connections} connections need {needed} open files, and this system allows {allowed}; raise it (as root: \
+     `ulimit -n {needed}` in the shell that runs this), or lower --rooms or --members"
 )]
 pub struct TooFewFiles {
     connections: usize,

@@ -44,26 +44,34 @@ pub struct Report {
     pub connections: u64,
     /// Members that the router, or the network, threw out.
     pub disconnected: u64,
+    /// Why the first of these was; in the table only.
+    #[serde(skip)]
+    pub first_disconnected: Option<String>,
     /// From connecting to being in the room.
     pub joined_ms: Joins,
 }
 
 /// Delays in milliseconds, to within 1.6 %; `max` and `mean` exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)]
 pub struct Delays {
+    /// Half of the copies took no longer.
     pub p50: f64,
+    /// Of a hundred copies 99 took no longer.
     pub p99: f64,
+    /// Of a thousand copies 999 took no longer.
     pub p999: f64,
+    /// The slowest.
     pub max: f64,
+    /// The mean.
     pub mean: f64,
 }
 
 /// How long joining took, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[allow(missing_docs)]
 pub struct Joins {
+    /// Half of the joins took no longer.
     pub p50: f64,
+    /// Of a hundred joins 99 took no longer.
     pub p99: f64,
 }
 
@@ -170,6 +178,7 @@ impl Report {
             }),
             connections: counts.joined,
             disconnected: counts.disconnected,
+            first_disconnected: counts.why.clone(),
             joined_ms: Joins { p50: at(&counts.joins, 0.5), p99: at(&counts.joins, 0.99) },
         }
     }
@@ -190,31 +199,35 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = writeln!(out, "{name:<12}{text}");
         };
-        let a_second = |count: u64| grouped((count as f64 / self.seconds).round() as u64);
-        row("sent", format!("{} packets, {}/s", grouped(self.sent), a_second(self.sent)));
-        row("offered", format!("{} copies, {}/s", grouped(self.offered), a_second(self.offered)));
-        row("delivered", format!("{} copies, {}/s", grouped(self.delivered), a_second(self.delivered)));
-        let share = if self.offered == 0 { 0.0 } else { self.lost as f64 * 100.0 / self.offered as f64 };
-        let share = if self.lost == 0 { String::new() } else { format!(" ({share:.3} %)") };
-        row("lost", format!("{}{share}", grouped(self.lost)));
-        row(
-            "wrong",
-            format!(
-                "{} duplicated, {} reordered, {} leaked",
-                grouped(self.duplicated),
-                grouped(self.reordered),
-                grouped(self.leaked)
-            ),
-        );
-        let Delays { p50, p99, p999, max, mean } = self.delay_ms;
-        row(
-            "delay",
-            format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {max:.2} ms, mean {mean:.2} ms"),
-        );
+        // Where nobody sends there is nothing to be said of it.
+        if self.sent > 0 {
+            let a_second = |count: u64| grouped((count as f64 / self.seconds).round() as u64);
+            row("sent", format!("{} packets, {}/s", grouped(self.sent), a_second(self.sent)));
+            row("offered", format!("{} copies, {}/s", grouped(self.offered), a_second(self.offered)));
+            row("delivered", format!("{} copies, {}/s", grouped(self.delivered), a_second(self.delivered)));
+            let share = if self.offered == 0 { 0.0 } else { self.lost as f64 * 100.0 / self.offered as f64 };
+            let share = if self.lost == 0 { String::new() } else { format!(" ({share:.3} %)") };
+            row("lost", format!("{}{share}", grouped(self.lost)));
+            row(
+                "wrong",
+                format!(
+                    "{} duplicated, {} reordered, {} leaked",
+                    grouped(self.duplicated),
+                    grouped(self.reordered),
+                    grouped(self.leaked)
+                ),
+            );
+            let Delays { p50, p99, p999, max, mean } = self.delay_ms;
+            row(
+                "delay",
+                format!("p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {max:.2} ms, mean {mean:.2} ms"),
+            );
+        }
+        let why = self.first_disconnected.as_ref().map_or_else(String::new, |why| format!(", the first: {why}"));
         row(
             "members",
             format!(
-                "{} joined, p50 {:.1} ms, p99 {:.1} ms; {} thrown out",
+                "{} joined, p50 {:.1} ms, p99 {:.1} ms; {} thrown out{why}",
                 grouped(self.connections),
                 self.joined_ms.p50,
                 self.joined_ms.p99,
@@ -224,7 +237,11 @@ impl Report {
         if let Some(routers) = &self.routers {
             let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
             let (cpu, cores) = (routers.cpu_seconds, routers.cpu_seconds / self.seconds);
-            row("router CPU", format!("{cpu:.2} s ({cores:.2} cores), {:.2} µs per copy", routers.us_per_copy));
+            let each = match self.delivered {
+                0 => String::new(),
+                _ => format!(", {:.2} µs per copy", routers.us_per_copy),
+            };
+            row("router CPU", format!("{cpu:.2} s ({cores:.2} cores){each}"));
             row(
                 "memory",
                 format!("{:.1} MiB resident, {:.1} MiB at most", mib(routers.resident_bytes), mib(routers.peak_bytes)),
@@ -256,8 +273,8 @@ impl Report {
             // Writing to a string cannot fail.
             let _ = write!(
                 out,
-                "\nThe load tool itself is the bottleneck: do not believe {what}. Use more --threads, another machine, or \
-                 less load.\n"
+                "\nThe load tool itself is the bottleneck: do not believe {what}. Use more --threads, a quieter machine \
+                 or another one, or less load.\n"
             );
         }
         out
@@ -349,5 +366,6 @@ mod tests {
         });
         assert_eq!((report.lost, report.generator.us_per_copy, report.generator.bottleneck), (0, 0.0, false));
         assert!(report.json().contains("\"routers\": null"));
+        assert!(!report.table("idle").contains("delay"));
     }
 }

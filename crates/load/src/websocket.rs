@@ -20,7 +20,6 @@ use crate::packet::Finder;
 const READS: usize = 4;
 /// A close frame: 1000, under a mask of zeros.
 const FAREWELL: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 3, 232];
-
 /// While more than this waits to be written, pings are not answered: those bytes are sign of life enough.
 const MOST_PONGS: usize = 4096;
 
@@ -32,7 +31,7 @@ struct Connection<S> {
     written: usize,
     /// TLS may hold bytes that it has taken.
     unflushed: bool,
-    closed: bool,
+    closed: Option<String>,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -45,7 +44,7 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(io: S, early: &[u8], 
         backlog: Vec::new(),
         written: 0,
         unflushed: false,
-        closed: false,
+        closed: None,
         sleep,
     };
     {
@@ -69,17 +68,26 @@ pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(io: S, early: &[u8], 
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll(&mut self, cx: &mut Context<'_>, member: &mut Member) -> Poll<End> {
+        if let Some(why) = self.closed.take() {
+            // The close came right behind the handshake.
+            return Poll::Ready(End::Gone(why));
+        }
         if let Poll::Ready(end) = self.poll_send(cx, member) {
             return Poll::Ready(end);
         }
         for _ in 0..READS {
             match self.poll_read(cx, member) {
-                Poll::Ready(Ok(true)) if !self.closed => {}
-                Poll::Ready(_) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(true)) => {
+                    if let Some(why) = self.closed.take() {
+                        return Poll::Ready(End::Gone(why));
+                    }
+                }
+                Poll::Ready(Ok(false)) => return Poll::Ready(End::Gone("it hung up".to_owned())),
+                Poll::Ready(Err(error)) => return Poll::Ready(gone(&error)),
                 Poll::Pending => {
                     // Pongs are written here: nobody else wakes this task for them.
                     return match self.poll_flush(cx) {
-                        Poll::Ready(Err(_)) => Poll::Ready(End::Gone),
+                        Poll::Ready(Err(error)) => Poll::Ready(gone(&error)),
                         _ => Poll::Pending,
                     };
                 }
@@ -93,8 +101,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll_send(&mut self, cx: &mut Context<'_>, member: &mut Member) -> Poll<End> {
         loop {
             if self.unflushed || !self.backlog.is_empty() {
-                if ready!(self.poll_flush(cx)).is_err() {
-                    return Poll::Ready(End::Gone);
+                if let Err(error) = ready!(self.poll_flush(cx)) {
+                    return Poll::Ready(gone(&error));
                 }
                 member.sender.free_at = member.thread.now();
             }
@@ -108,8 +116,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                     let mut scratch = thread.scratch();
                     let scratch = &mut *scratch;
                     let packet = member.sender.packet(&mut scratch.websocket, &mut scratch.counts, timeline, now);
-                    if self.start(cx, packet).is_err() {
-                        return Poll::Ready(End::Gone);
+                    if let Err(error) = self.start(cx, packet) {
+                        return Poll::Ready(gone(&error));
                     }
                 }
                 (Next::Wait(until), _) => {
@@ -186,9 +194,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         frames.feed(bytes, |frame| match frame.first {
             BINARY => counts.got(timeline, &mut member.ledger, owed, finder.find(frame.head), now),
             PING if backlog.len() - *written <= MOST_PONGS => pong(backlog, frame.head),
-            CLOSE => *closed = true,
+            CLOSE => *closed = Some(reason(frame.head)),
             _ => {}
         });
+    }
+}
+
+fn gone(error: &io::Error) -> End {
+    End::Gone(error.to_string())
+}
+
+/// What a close frame says: its code and reason, if any.
+fn reason(payload: &[u8]) -> String {
+    match payload {
+        [high, low, reason @ ..] => {
+            let code = u16::from_be_bytes([*high, *low]);
+            format!("closed with {code}: {}", String::from_utf8_lossy(reason))
+        }
+        _ => "closed without a reason".to_owned(),
     }
 }
 

@@ -39,7 +39,11 @@ pub(crate) async fn run(endpoint: quinn::Endpoint, session: &Session, member: &m
 /// Counts what comes until the connection is gone.
 async fn receive(connection: &quinn::Connection, thread: &Thread, ledger: &mut Ledger, owed: bool) -> End {
     let mut pieces: [Bytes; PIECES] = Default::default();
-    while let Ok(mut stream) = connection.accept_uni().await {
+    loop {
+        let mut stream = match connection.accept_uni().await {
+            Ok(stream) => stream,
+            Err(error) => return End::Gone(error.to_string()),
+        };
         let mut head = [0; STREAM_HEADER.len() + HEAD];
         let mut filled = 0;
         let whole = loop {
@@ -65,7 +69,6 @@ async fn receive(connection: &quinn::Connection, thread: &Thread, ledger: &mut L
             counts.got(thread.timeline.get(), ledger, owed, stamp, thread.now());
         }
     }
-    End::Gone
 }
 
 /// Sends what is due until it is time to leave, or the connection is gone.
@@ -81,7 +84,10 @@ async fn send(connection: &quinn::Connection, sender: &mut Sender) -> End {
             },
             Next::Send => {
                 if send_one(connection, sender, &thread).await.is_none() {
-                    return End::Gone;
+                    let why = connection
+                        .close_reason()
+                        .map_or_else(|| "a stream broke".to_owned(), |error| error.to_string());
+                    return End::Gone(why);
                 }
             }
         }

@@ -226,7 +226,7 @@ impl Metrics {
         };
         this.nodes.set(1.0);
         // A counter that is born at 1 hides its first increase from whoever watches its rate.
-        for supervisor in ["roomcast", "bus", "rooms", "rooms/*", "connections", "listeners"] {
+        for supervisor in ["roomcast", "bus", "flushers", "rooms", "rooms/*", "connections", "listeners"] {
             this.escalations(supervisor).increment(0);
         }
         this

@@ -54,6 +54,9 @@ pub enum NodeError {
     /// The bus can never work as it is set.
     #[error(transparent)]
     Bus(#[from] NatsError),
+    /// The system gave no threads for connections to live on.
+    #[error("no threads for connections: {0}")]
+    Threads(std::io::Error),
     /// The tree did not start.
     #[error("the tree did not start: {0}")]
     Tree(#[from] roomcast_supervision::StartError),
@@ -123,7 +126,8 @@ impl Node {
             Some(bus) => (bus, true),
             None => make_bus(&settings, &name, &sessions)?,
         };
-        let store = Store::new(StoreParts { name, settings, sessions, bus, settled, sockets, token });
+        let parts = StoreParts { name, settings, sessions, bus, settled, sockets, token };
+        let store = Store::new(parts).map_err(NodeError::Threads)?;
         let source = Arc::new(Source { file: config_file, overrides, log_control });
         let system = System::start(
             crate::tree::root(&store, &source),

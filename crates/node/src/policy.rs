@@ -65,7 +65,7 @@ pub(crate) fn policies(settings: &Settings) -> PolicySet {
 
 /// The supervisors of the tree, as a table may name them; a room by its name besides. A test holds them against a
 /// running tree.
-const SUPERVISORS: [&str; 8] = [DEFAULTS, "", "*", "bus", "rooms", "rooms/*", "connections", "listeners"];
+const SUPERVISORS: [&str; 9] = [DEFAULTS, "", "*", "bus", "flushers", "rooms", "rooms/*", "connections", "listeners"];
 
 /// Why a table's name is no supervisor's.
 #[derive(Debug, thiserror::Error)]
@@ -150,7 +150,7 @@ pub(crate) fn check_path(path: &str) -> Result<(), PathError> {
     match names[..] {
         ["rooms" | "*", _] => Ok(()),
         ["telemetry" | "config" | "admin"] => Err(PathError::Worker(String::new())),
-        ["bus" | "connections" | "listeners", _] => Err(PathError::Worker(names[0].to_owned())),
+        ["bus" | "flushers" | "connections" | "listeners", _] => Err(PathError::Worker(names[0].to_owned())),
         ["rooms" | "*", _, "room" | "subscription" | "*"] => Err(PathError::Worker(names[..2].join("/"))),
         _ => {
             let rest: Vec<&str> = names.iter().skip(1).copied().collect();
@@ -179,7 +179,7 @@ pub(crate) enum StrategyError {
     )]
     JoinsWait,
     /// It is not said which supervisor is meant.
-    #[error("a strategy is set by name: for `bus`, `listeners`, `rooms/*` or one room, `rooms/NAME`")]
+    #[error("a strategy is set by name: for `bus`, `flushers`, `listeners`, `rooms/*` or one room, `rooms/NAME`")]
     NotByName,
 }
 
@@ -192,7 +192,7 @@ pub(crate) fn check_strategy(path: &str, strategy: StrategyName) -> Result<(), S
         "" => "all connections, and all else that runs,",
         "connections" => "all connections",
         "rooms" => "the actors of all rooms",
-        "bus" | "listeners" => return Ok(()),
+        "bus" | "flushers" | "listeners" => return Ok(()),
         name if name.starts_with("rooms/") && strategy == StrategyName::OneForAll => {
             return Err(StrategyError::JoinsWait);
         }

@@ -9,6 +9,8 @@
 //! ├─ bus                           one_for_one
 //! │  ├─ link                       watches over the bus client, reports its state
 //! │  └─ presence                   tells the other nodes of this one, hears of theirs
+//! ├─ flushers                      one_for_one
+//! │  └─ {number}                   writes for the connections of one lane; a lane for each core
 //! ├─ rooms                         simple_one_for_one
 //! │  └─ {room}                     one_for_one: the subtree of one room
 //! │     ├─ room                    publishes the fan-out table
@@ -32,6 +34,7 @@ use crate::actors::admin::Admin;
 use crate::actors::certificates::Certificates;
 use crate::actors::config::{Config, Source};
 use crate::actors::drain::Drain;
+use crate::actors::flusher::Flusher;
 use crate::actors::link::Link;
 use crate::actors::presence::Presence;
 use crate::actors::room::Room;
@@ -68,6 +71,12 @@ pub(crate) fn root(store: &Arc<Store>, source: &Arc<Source>) -> SupervisorSpec {
                 with_strategy(&store(), "bus", children)
             }
         }),
+        ChildSpec::supervisor("flushers", {
+            let store = Arc::clone(store);
+            // One for one, and any other strategy is as good: who has something to write is in the store. Before the
+            // connections, and so stopped after them.
+            move || flushers(&store)
+        }),
         ChildSpec::supervisor("rooms", {
             let store = Arc::clone(store);
             // A new incarnation begins with every room of the store: media went on meanwhile, over their tables. Each room
@@ -103,6 +112,14 @@ fn with_strategy(store: &Store, path: &str, children: Vec<ChildSpec>) -> Supervi
         StrategyName::OneForAll => SupervisorSpec::one_for_all(children),
         StrategyName::RestForOne => SupervisorSpec::rest_for_one(children),
     }
+}
+
+fn flushers(store: &Arc<Store>) -> SupervisorSpec {
+    let children = (0..store.lanes.count()).map(|number| {
+        let store = Arc::clone(store);
+        ChildSpec::worker::<Flusher>(number.to_string(), move || (Arc::clone(&store), number))
+    });
+    with_strategy(store, "flushers", children.collect())
 }
 
 /// One for one: the listeners share nothing, and their sockets are in the store. For the same reason any other strategy is

@@ -124,6 +124,13 @@ impl PacketBuffer {
         self.bytes.extend_from_slice(chunk);
     }
 
+    /// Appends payload bytes and lets `change` work on their copy, such as to unmask them.
+    pub fn extend_with(&mut self, chunk: &[u8], change: impl FnOnce(&mut [u8])) {
+        self.extend(chunk);
+        let start = self.bytes.len() - chunk.len();
+        change(&mut self.bytes[start..]);
+    }
+
     /// The payload gathered so far.
     #[must_use]
     pub fn payload(&self) -> &[u8] {

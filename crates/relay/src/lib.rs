@@ -8,6 +8,7 @@
 pub mod admission;
 pub mod budget;
 pub mod cluster;
+pub mod density;
 pub mod drain;
 pub mod egress;
 pub mod ingress;
@@ -18,6 +19,7 @@ pub mod time;
 
 pub use admission::{AdmissionLimits, Load, PerAddress, Refused, admit};
 pub use budget::{Budget, Share};
+pub use density::Density;
 pub use egress::{Batch, Drained, EgressLimits, EgressQueue, Pushed, Queued};
 pub use ingress::{Ingress, IngressLimits, Verdict};
 pub use membership::{EnterError, Membership};

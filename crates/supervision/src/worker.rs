@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::address::{Address, Control};
@@ -101,15 +102,31 @@ impl<W: Worker> Context<W> {
     /// orderly way (exit normal), an error or a panic crashes it with that reason. When the incarnation ends in
     /// whatever way, the task is aborted, and the end is reported to the supervisor only when the task is gone.
     pub fn attach(&self, name: &'static str, task: impl Future<Output = Result<(), Failure>> + Send + 'static) {
-        self.spawn(name, task, true);
+        self.spawn(name, task, true, None);
+    }
+
+    /// As [`attach`](Self::attach), on another runtime than the actor's: its panics, its end and the actor's end mean the same.
+    pub fn attach_on(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), Failure>> + Send + 'static,
+        runtime: &Handle,
+    ) {
+        self.spawn(name, task, true, Some(runtime));
     }
 
     /// As [`attach`](Self::attach), but `Ok` means nothing: for tasks that may be done before the worker is.
     pub fn attach_helper(&self, name: &'static str, task: impl Future<Output = Result<(), Failure>> + Send + 'static) {
-        self.spawn(name, task, false);
+        self.spawn(name, task, false, None);
     }
 
-    fn spawn(&self, name: &'static str, task: impl Future<Output = Result<(), Failure>> + Send + 'static, vital: bool) {
+    fn spawn(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = Result<(), Failure>> + Send + 'static,
+        vital: bool,
+        runtime: Option<&Handle>,
+    ) {
         let Some(life) = &self.life else {
             return;
         };
@@ -123,7 +140,10 @@ impl<W: Worker> Context<W> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         let tasks = tasks.get_or_insert_default();
         while tasks.try_join_next().is_some() {} // let go of those that are done
-        tasks.spawn(task.run());
+        match runtime {
+            Some(runtime) => tasks.spawn_on(task.run(), runtime),
+            None => tasks.spawn(task.run()),
+        };
     }
 
     pub(crate) fn record(&self, reason: ExitReason) {

@@ -86,8 +86,23 @@ pub trait PacketReader: Send + 'static {
     }
 }
 
+/// What a [`PacketWriter`] wrote without waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// How many packets it is done with. One that was cut short is among them: the writer keeps the rest of it.
+    pub packets: usize,
+    /// Whether more can be written only after waiting: call `write` with the packets that follow, also where none do.
+    pub blocked: bool,
+}
+
 /// The sending half of a connection.
 pub trait PacketWriter: Send + 'static {
+    /// Writes what can be written without waiting, in order, in as few system calls as the transport allows. `None`: this
+    /// writer cannot know without waiting, and has done nothing.
+    fn try_write(&mut self, _batch: &[Packet]) -> Option<io::Result<Tried>> {
+        None
+    }
+
     /// Writes all packets in order, in as few system calls as the transport allows. Not cancel-safe.
     fn write(&mut self, batch: &[Packet]) -> impl Future<Output = io::Result<()>> + Send;
 

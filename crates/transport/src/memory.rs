@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use roomcast_protocol::{CloseCode, MAX_PACKET_BYTES, Packet, PacketBuffer};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
-use crate::{Incoming, PacketReader, PacketWriter, ReadError};
+use crate::{Incoming, PacketReader, PacketWriter, ReadError, Tried};
 
 /// As on the other transports.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
@@ -95,6 +96,20 @@ impl Writer {
 }
 
 impl PacketWriter for Writer {
+    fn try_write(&mut self, batch: &[Packet]) -> Option<io::Result<Tried>> {
+        let Some(to_client) = &self.to_client else { return Some(Err(io::ErrorKind::BrokenPipe.into())) };
+        let mut packets = 0;
+        for packet in batch {
+            match to_client.try_reserve() {
+                Ok(permit) => permit.send(Received::Packet(packet.payload().to_vec())),
+                Err(TrySendError::Full(())) => break,
+                Err(TrySendError::Closed(())) => return Some(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+            packets += 1;
+        }
+        Some(Ok(Tried { packets, blocked: packets < batch.len() }))
+    }
+
     async fn write(&mut self, batch: &[Packet]) -> io::Result<()> {
         for packet in batch {
             self.send(Received::Packet(packet.payload().to_vec())).await?;

@@ -58,6 +58,7 @@ impl<R: PacketReader> Worker for Connection<R> {
 
     async fn start(args: Args<R>, ctx: &Context<Self>) -> Result<Self, StartError> {
         let Args { store, seated: Seated { user, seat, permit, egress }, reader, transport } = args;
+        let lane = Arc::clone(egress.lane());
         let farewell = Farewell { egress: Arc::clone(&egress), store: Arc::clone(&store) };
         let reading = Reading {
             reader: Lingering { reader: Some(reader), tasks: store.tasks.clone() },
@@ -67,7 +68,7 @@ impl<R: PacketReader> Worker for Connection<R> {
             store,
             transport,
         };
-        ctx.attach("read", reading.run());
+        ctx.attach_on("read", reading.run(), &lane.runtime());
         Ok(Self { farewell, _seat: seat, _permit: permit, _reader: std::marker::PhantomData })
     }
 
@@ -295,7 +296,7 @@ pub(crate) async fn begin<R: PacketReader, W: PacketWriter>(
     match welcome {
         Welcome::Seated(seated) => {
             let egress = Arc::clone(&seated.egress);
-            store.tasks.spawn(Arc::clone(&egress).write_to(writer));
+            egress.open(writer);
             let id = egress.session().to_string();
             let args = Args { store: Arc::clone(store), seated: *seated, reader, transport };
             let child = ChildSpec::once::<Connection<R>>(id, args);

@@ -5,6 +5,7 @@ pub mod certificates;
 pub mod config;
 pub mod connection;
 pub mod drain;
+pub mod flusher;
 pub mod link;
 pub mod presence;
 pub mod room;

@@ -14,7 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection;
 use crate::metrics::Transport;
-use crate::store::Store;
+use crate::store::{Lane, Store};
 
 /// How long accepting pauses when the system is out of something (file descriptors, memory).
 const PAUSE: Duration = Duration::from_millis(50);
@@ -49,8 +49,10 @@ async fn accept(store: Arc<Store>) -> Result<(), Failure> {
         match accepted {
             // Nothing awaits between the accept and the spawn: a kill loses no client.
             Ok((socket, remote)) => {
-                let handshake = shake_hands(Arc::clone(&store), acceptor.clone(), socket, remote, permit);
-                store.tasks.spawn(handshake);
+                let lane = store.lanes.next();
+                let handshake =
+                    shake_hands(Arc::clone(&store), Arc::clone(lane), acceptor.clone(), socket, remote, permit);
+                store.tasks.spawn_on(handshake, &lane.runtime());
             }
             Err(error) => {
                 store.metrics.accept_failed(Transport::WebSocket);
@@ -63,14 +65,20 @@ async fn accept(store: Arc<Store>) -> Result<(), Failure> {
 
 async fn shake_hands(
     store: Arc<Store>,
+    lane: Arc<Lane>,
     acceptor: Option<TlsAcceptor>,
     socket: TcpStream,
     remote: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) {
+    // From the listener's runtime to this one.
+    let socket = match socket.into_std().and_then(TcpStream::from_std) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::debug!(%remote, %error, "no connection"),
+    };
     let options = Options { intake: store.intake(), handshake: store.live().timers.handshake };
     let decide = |head: RequestHead<'_>| store.examine(Transport::WebSocket, head);
-    let enter = |candidate| store.seat(candidate);
+    let enter = |candidate| store.seat(candidate, &lane);
     let shaken = websocket::accept_then(socket, acceptor.as_ref(), remote, &options, decide, enter).await;
     drop(permit);
     match shaken {

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection;
 use crate::metrics::Transport;
-use crate::store::Store;
+use crate::store::{Lane, Store};
 
 /// One incarnation of the listener.
 pub struct WebTransportListener;
@@ -43,15 +43,16 @@ async fn accept(store: Arc<Store>) -> Result<(), Failure> {
             continue;
         }
         // Nothing awaits between the accept and the spawn: a kill loses no client.
-        store.tasks.spawn(shake_hands(Arc::clone(&store), incoming, permit));
+        let lane = store.lanes.next();
+        store.tasks.spawn_on(shake_hands(Arc::clone(&store), Arc::clone(lane), incoming, permit), &lane.runtime());
     }
 }
 
-async fn shake_hands(store: Arc<Store>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit) {
+async fn shake_hands(store: Arc<Store>, lane: Arc<Lane>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit) {
     let remote = incoming.remote_address();
     let options = store.webtransport_options();
     let decide = |head: RequestHead<'_>| store.examine(Transport::WebTransport, head);
-    let shaken = webtransport::accept_then(incoming, &options, decide, |candidate| store.seat(candidate)).await;
+    let shaken = webtransport::accept_then(incoming, &options, decide, |candidate| store.seat(candidate, &lane)).await;
     drop(permit);
     match shaken {
         Ok((welcome, reader, writer)) => {

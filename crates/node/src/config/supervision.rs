@@ -73,7 +73,7 @@ pub struct BackoffSettings {
 /// The map's schema: the supervisors of this tree by name, so that an editor offers them, and patterns besides.
 pub(super) fn policies_schema(generator: &mut SchemaGenerator) -> Schema {
     let policy = generator.subschema_for::<PolicySettings>();
-    let named = ["defaults", "", "bus", "rooms", "rooms/*", "connections", "listeners"];
+    let named = ["defaults", "", "bus", "flushers", "rooms", "rooms/*", "connections", "listeners"];
     let properties: serde_json::Map<_, _> =
         named.iter().map(|name| ((*name).to_owned(), policy.clone().to_value())).collect();
     json_schema!({

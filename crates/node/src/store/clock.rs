@@ -23,4 +23,10 @@ impl Clock {
     pub fn now(&self) -> Time {
         Time::from_micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
+
+    /// The runtime's name for a time, to sleep until.
+    #[must_use]
+    pub fn instant(&self, time: Time) -> Instant {
+        self.start + std::time::Duration::from_micros(time.as_micros())
+    }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use roomcast_protocol::{Class, PacketBuffer, SessionId, Tag, UserId};
 use roomcast_transport::memory::{self, Client, Received};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep};
 
 use super::super::{Sockets, StoreParts};
@@ -33,10 +34,19 @@ fn bench(capacity: usize) -> Bench {
         sockets: Sockets::default(),
         token: None,
     };
-    let store = Store::new(parts);
-    let egress = Egress::new(SessionId(1), UserId::parse("ann").unwrap(), Transport::WebSocket, false, &store);
+    let store = Store::new(parts).unwrap();
+    let egress = Egress::new(
+        SessionId(1),
+        UserId::parse("ann").unwrap(),
+        Transport::WebSocket,
+        store.lanes.get(0),
+        false,
+        &store,
+    );
     let (_, writer, client) = memory::pair(capacity);
-    tokio::spawn(Arc::clone(&egress).write_to(writer));
+    let flushing = Arc::clone(&store);
+    tokio::spawn(unconstrained(async move { match flushing.lanes.get(0).flush.flush_due(&flushing).await {} }));
+    egress.open(writer);
     Bench { store, egress, client }
 }
 
@@ -46,6 +56,18 @@ impl Bench {
         buffer.extend(content);
         let packet = buffer.seal(Tag { sender: SessionId(2), class: Class::Control, flow: 0 }, None);
         self.egress.push(&packet, self.store.clock.now(), &self.store.live());
+    }
+
+    /// Packets a millisecond apart, until they are made to wait for each other.
+    async fn become_dense(&mut self) {
+        for _ in 0..32 {
+            self.push(b"dense");
+            sleep(Duration::from_millis(1)).await;
+        }
+        for _ in 0..32 {
+            assert_eq!(self.hear_packet().await, b"dense");
+        }
+        sleep(COALESCE).await;
     }
 
     async fn hear(&mut self) -> Received {
@@ -67,7 +89,7 @@ impl Bench {
 async fn on_a_quiet_connection_nothing_waits() {
     let mut bench = bench(8);
     for _ in 0..5 {
-        sleep(COALESCE * 2).await;
+        sleep(COALESCE * 3).await;
         let pushed = Instant::now();
         bench.push(b"now");
         assert_eq!(bench.hear_packet().await, b"now");
@@ -78,8 +100,7 @@ async fn on_a_quiet_connection_nothing_waits() {
 #[tokio::test(start_paused = true)]
 async fn on_a_dense_connection_packets_wait_for_each_other_and_not_longer_than_they_may() {
     let mut bench = bench(64);
-    bench.push(b"first");
-    assert_eq!(bench.hear_packet().await, b"first");
+    bench.become_dense().await;
     let pushed = Instant::now();
     for _ in 0..10 {
         bench.push(b"next");
@@ -94,17 +115,13 @@ async fn on_a_dense_connection_packets_wait_for_each_other_and_not_longer_than_t
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_is_full_does_not_wait() {
-    let mut bench = bench(2 * FULL_BATCH_PACKETS);
-    bench.push(b"first");
-    assert_eq!(bench.hear_packet().await, b"first");
-    bench.push(b"next");
-    // The writer looks, sees that it has just written, and coalesces.
-    tokio::task::yield_now().await;
+    let mut bench = bench(2 * FULL_BATCH.packets);
+    bench.become_dense().await;
     let pushed = Instant::now();
-    for _ in 1..FULL_BATCH_PACKETS {
+    for _ in 0..FULL_BATCH.packets {
         bench.push(b"next");
     }
-    for _ in 0..FULL_BATCH_PACKETS {
+    for _ in 0..FULL_BATCH.packets {
         bench.hear_packet().await;
     }
     assert_eq!(pushed.elapsed(), Duration::ZERO);
@@ -202,7 +219,7 @@ async fn a_changed_pace_of_pings_acts_on_a_writer_that_waits() {
     let mut settings = Settings::clone(&bench.store.settings());
     settings.timers.ping = Duration::from_secs(1);
     bench.store.apply(settings);
-    // It is no room's member here, so nobody but the test wakes it.
+    // It is no room's member here, so nobody but the test wakes its reader.
     bench.egress.retune();
     let changed = Instant::now();
     assert_eq!(bench.hear().await, Received::Ping);

@@ -10,7 +10,7 @@ use roomcast_protocol::{CloseCode, RoomId, UserId};
 use roomcast_relay::{Load, Refused, admit, client_ip};
 use roomcast_transport::{Refusal, RequestHead};
 
-use super::{Egress, JoinError, Rooms, Seat, Store};
+use super::{Egress, JoinError, Lane, Rooms, Seat, Store};
 use crate::metrics::Transport;
 
 /// A connection's place in the node's counts; dropping it gives the place back.
@@ -82,8 +82,8 @@ impl Store {
         Ok(Candidate { user, room, address, transport, notices: head.notices })
     }
 
-    /// Finds a seat for a candidate.
-    pub(crate) async fn seat(self: &Arc<Self>, candidate: Candidate) -> Welcome {
+    /// Finds a seat for a candidate, whose connection lives on this lane.
+    pub(crate) async fn seat(self: &Arc<Self>, candidate: Candidate, lane: &Arc<Lane>) -> Welcome {
         let Candidate { user, room, address, transport, notices } = candidate;
         if self.is_draining() {
             return Welcome::Turned(CloseCode::Draining, "this node is draining; reconnect to another");
@@ -92,7 +92,7 @@ impl Store {
             Ok(permit) => permit,
             Err(refused) => return turned(&room, refused),
         };
-        let egress = Egress::new(self.new_session(), user.clone(), transport, notices, self);
+        let egress = Egress::new(self.new_session(), user.clone(), transport, lane, notices, self);
         let within = self.live().timers.handshake;
         match Rooms::join(self, &room, &egress, within).await {
             Ok(seat) => Welcome::Seated(Box::new(Seated { user, seat, permit, egress })),

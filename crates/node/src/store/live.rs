@@ -7,6 +7,9 @@ use roomcast_relay::{AdmissionLimits, EgressLimits, IngressLimits, Network};
 
 use crate::config::{LimitSettings, Settings, TimerSettings};
 
+/// The runtime's timers fire up to this much late, even on an idle machine.
+const TIMER: Duration = Duration::from_millis(1);
+
 /// One consistent set of live settings; replaced whole.
 #[derive(Clone, Debug)]
 pub struct Live {
@@ -22,7 +25,7 @@ pub struct Live {
     pub limits: LimitSettings,
     /// All timers, as configured.
     pub timers: TimerSettings,
-    /// The most that a dense connection waits for a batch.
+    /// How long a dense connection waits for a batch: the setting, less what the runtime's timer may be late.
     pub coalesce: Duration,
     /// A queue full of control for this long: the client is disconnected.
     pub slow_client: Duration,
@@ -58,7 +61,7 @@ impl From<&Settings> for Live {
             trusted_proxies: limits.trusted_proxies.iter().filter_map(|network| network.parse().ok()).collect(),
             limits: limits.clone(),
             timers: settings.timers.clone(),
-            coalesce: settings.egress.coalesce,
+            coalesce: settings.egress.coalesce.saturating_sub(TIMER),
             slow_client: settings.egress.slow_client,
             origins: settings.auth.origins.clone(),
             presence: PresenceSettings {

@@ -9,8 +9,11 @@ mod drain;
 mod egress;
 mod entrance;
 mod events;
+mod flush;
 mod intake;
+mod lanes;
 mod live;
+mod outlet;
 mod presence;
 mod rooms;
 
@@ -39,6 +42,7 @@ pub use entrance::{Candidate, Permit, Seated, Welcome};
 pub use events::{
     EVENTS_KEPT, EventId, EventIdError, Events, Member, Next, NodeEvent, Recorded, Reload, Subscriber, Text, Texts,
 };
+pub(crate) use lanes::{Lane, Lanes};
 pub use live::Live;
 pub(crate) use presence::Presence;
 pub use rooms::{FanOutTable, JoinError, RoomCell, Rooms, Seat};
@@ -87,6 +91,8 @@ pub struct Store {
     pub(crate) presence: Presence,
     /// Sockets and certificates.
     pub sockets: Sockets,
+    /// The threads that connections live on.
+    pub(crate) lanes: Lanes,
     /// The rooms.
     pub rooms: Rooms,
     /// What happens, for whoever watches: the supervision's events, members who come and go, and what the configuration
@@ -144,8 +150,12 @@ pub struct StoreParts {
 impl Store {
     /// Makes an empty store.
     #[must_use]
-    pub fn new(parts: StoreParts) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// When the system gives no thread for a lane.
+    pub fn new(parts: StoreParts) -> std::io::Result<Arc<Self>> {
         let StoreParts { name, settings, sessions, bus, settled, sockets, token } = parts;
+        let lanes = Lanes::start()?;
         let dialect = Dialect::from(settings.node.dialect);
         let live = Live::from(&settings);
         let dialect_name = if dialect == Dialect::Seed { "seed" } else { "sessions" };
@@ -153,7 +163,7 @@ impl Store {
         metrics.config_generation.set(1.0);
         let policies = crate::policy::policies(&settings);
         let presence = Presence::new(presence::own_node(&name, dialect, &settings, &sockets), settled);
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             name,
             dialect,
             clock: Clock::start(),
@@ -162,6 +172,7 @@ impl Store {
             bus,
             presence,
             sockets,
+            lanes,
             rooms: Rooms::default(),
             events: Arc::default(),
             policies: Arc::new(Policies::new(policies)),
@@ -183,7 +194,7 @@ impl Store {
             bus_reached: AtomicBool::new(false),
             stream_counts: Arc::default(),
             tree: OnceLock::new(),
-        })
+        }))
     }
 
     /// The settings that act while the node runs, as they are now. Do not hold it across an await.
@@ -222,6 +233,7 @@ impl Store {
         }
         // Whoever comes later than this look at the rooms has read the new ones.
         self.rooms.retune();
+        self.lanes.retune();
         let generation = self.generation.fetch_add(1, Ordering::Relaxed) + 1;
         self.metrics.config_generation.set(generation as f64);
         // Last, so that whoever sees the settings sees the rest too.

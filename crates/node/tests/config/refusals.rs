@@ -449,6 +449,7 @@ fn the_root_and_patterns_and_single_rooms_may_have_policies() {
         "rooms/%2A",
         "rooms/a%2Fb",
         "connections",
+        "flushers",
         "listeners",
     ] {
         let text = format!("[supervision.\"{path}\"]\nintensity = 3\n");

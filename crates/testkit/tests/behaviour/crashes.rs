@@ -20,11 +20,13 @@ async fn strike(node: &NodeBox, path: &str, fault: Fault) {
     .await;
 }
 
-const ALL_BUT_CONNECTIONS: [&str; 13] = [
+const ALL_BUT_CONNECTIONS: [&str; 15] = [
     "telemetry",
     "config",
     "bus",
     "bus/link",
+    "flushers",
+    "flushers/0",
     "rooms",
     "rooms/call",
     "rooms/call/room",
@@ -47,12 +49,17 @@ async fn whatever_crashes_no_call_notices_and_anybody_can_join() {
 /// Where the settings allow another strategy, it is as safe: those that are restarted with a neighbour hold nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_crashes_no_call_notices_when_all_neighbours_are_restarted() {
-    everything_crashes_and_no_call_notices(&[("bus", "one_for_all"), ("listeners", "one_for_all")]).await;
+    everything_crashes_and_no_call_notices(&[
+        ("bus", "one_for_all"),
+        ("flushers", "one_for_all"),
+        ("listeners", "one_for_all"),
+    ])
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_crashes_no_call_notices_when_later_neighbours_are_restarted() {
-    let everywhere = ["bus", "listeners", "rooms/*"].map(|path| (path, "rest_for_one"));
+    let everywhere = ["bus", "flushers", "listeners", "rooms/*"].map(|path| (path, "rest_for_one"));
     everything_crashes_and_no_call_notices(&everywhere).await;
 }
 

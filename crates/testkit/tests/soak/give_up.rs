@@ -37,6 +37,7 @@ async fn rooms_bus_or_listeners_give_up_and_no_client_notices() {
     for (supervisor, child) in [
         ("rooms", "rooms/a"),
         ("bus", "bus/link"),
+        ("flushers", "flushers/0"),
         ("listeners", "listeners/websocket"),
         ("listeners", "listeners/webtransport"),
         ("listeners", "listeners/certificates"),

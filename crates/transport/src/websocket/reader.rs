@@ -1,31 +1,34 @@
 //! The receiving half: frames to packets, with every bound checked before a payload is read.
 //!
-//! What lives here: the byte stream, reassembly. What does not: what is allowed (`frame`), and what follows from it.
+//! What lives here: the byte stream, unmasking, reassembly. What does not: what is allowed (`frame`), and what follows from it.
 //!
-//! The library is shown one frame at a time, so that between frames it holds nothing and can be dropped with its 8 KiB
-//! buffer: an idle connection keeps no read buffer at all, and one that once sent a large packet does not keep its size.
+//! One read takes what has arrived onto the stack; payloads go from there to the packet under way, unmasked as they are copied. What
+//! lies behind a packet's end is kept for the next call, mostly nothing: an idle connection keeps no read buffer at all, and one
+//! that once sent a large packet does not keep its size.
+//!
+//! The frames are read here and not by the library that made the handshake: it would take a buffer of 8 KiB for each frame, copy
+//! it twice more, and reserve whatever length a frame announces.
 
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use fastwebsockets::{Role, WebSocketError, after_handshake_split};
 use roomcast_protocol::PacketBuffer;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf, Take};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
-use super::frame::{Header, Kind, MAX_CONTROL, Rules, Side, close_code};
+use super::frame::{Header, Kind, Rules, Side, close_code, unmask};
 use super::stream::ReadSide;
 use crate::intake::{Account, Intake};
 use crate::pulse::{Mark, Pulse};
 use crate::{Incoming, PacketReader, ReadError};
 
-/// Bytes asked of the stream at once while no frame is under way: several video packets, and it fits on the stack.
-const FILL: usize = 8 * 1024;
+/// Bytes asked of the stream at once: a dozen packets of sound, or one of video at 1.5 Mbit/s, and it fits on the stack.
+const FILL: usize = 16 * 1024;
 
 /// How long [`Reader::linger`] waits for the peer to close its side.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -36,129 +39,29 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 /// The receiving half of a WebSocket. Not cancel-safe: drop it after dropping a pending `read`.
 #[derive(Debug)]
 pub struct Reader<R = ReadSide> {
-    gate: Gate<R>,
+    inner: R,
     rules: Rules,
+    /// Read from the stream and not yet looked at, from `at` on.
+    ahead: Vec<u8>,
+    at: usize,
+    /// The frame whose header was taken last, until all of it is here.
+    frame: Option<Frame>,
     /// The beginning of a fragmented packet while a control frame between its fragments is being reported.
     partial: PacketBuffer,
+    intake: Arc<dyn Intake>,
+    mark: Arc<Mark>,
+    /// `None` also for a packet that was all there as its header was read: the common case, which costs no look at the clock.
+    arriving: Option<Arriving>,
 }
 
-impl<R: AsyncRead + Unpin> Reader<R> {
-    /// `ahead` is what was read together with the handshake.
-    pub(super) fn new(inner: R, side: Side, ahead: &[u8], intake: Arc<dyn Intake>) -> Self {
-        Self {
-            gate: Gate {
-                inner: inner.take(0),
-                ahead: ahead.to_vec(),
-                at: 0,
-                left: 0,
-                intake,
-                mark: Mark::new(),
-                data: false,
-                arriving: None,
-            },
-            rules: Rules::new(side),
-            partial: PacketBuffer::new(),
-        }
-    }
-
-    /// Reads one frame; a data frame's payload goes to `buffer`.
-    async fn frame(&mut self, side: Side, buffer: &mut PacketBuffer) -> Result<Frame, ReadError> {
-        let header = self.gate.header().await.map_err(|error| ended(&error))?;
-        let max_bytes = self.gate.intake.bounds().max_packet_bytes;
-        let kind = self.rules.announce(&header, max_bytes)?;
-        self.gate.admit(kind);
-        let role = if side == Side::Server { Role::Server } else { Role::Client };
-        let (mut library, _) = after_handshake_split(&mut self.gate, tokio::io::sink(), role);
-        library.set_auto_close(false);
-        library.set_auto_pong(false);
-        library.set_max_message_size(max_bytes.max(MAX_CONTROL) + 1); // exclusive; `rules` has the say
-        let frame =
-            library.read_frame(&mut |_| async { Ok::<(), io::Error>(()) }).await.map_err(|error| match error {
-                WebSocketError::IoError(error) => ended(&error),
-                WebSocketError::UnexpectedEOF => ReadError::Gone("closed in the middle of a frame".into()),
-                error => ReadError::Protocol(error.to_string()),
-            })?;
-        Ok(match kind {
-            Kind::Data(last) => {
-                buffer.extend(&frame.payload);
-                if last {
-                    self.gate.arriving = None;
-                    Frame::Last
-                } else {
-                    Frame::Fragment
-                }
-            }
-            Kind::Ping => Frame::Control(Incoming::Ping(frame.payload.to_vec())),
-            Kind::Pong => Frame::Control(Incoming::Alive),
-            Kind::Close => Frame::Control(Incoming::Closed(close_code(&frame.payload)?)),
-        })
-    }
-
-    async fn throw_away(&mut self) {
-        let mut left = LINGER_BYTES;
-        while left > 0 {
-            match self.gate.skip().await {
-                Ok(0) | Err(_) => return,
-                Ok(count) => left = left.saturating_sub(count),
-            }
-        }
-    }
-}
-
-/// What one frame was.
-enum Frame {
-    Fragment,
-    Last,
-    Control(Incoming),
-}
-
-impl<R: AsyncRead + Unpin + Send + 'static> PacketReader for Reader<R> {
-    async fn read(&mut self, buffer: &mut PacketBuffer) -> Result<Incoming, ReadError> {
-        buffer.clear();
-        let side = self.rules.side();
-        if self.rules.amid_message() {
-            *buffer = std::mem::take(&mut self.partial);
-        }
-        loop {
-            match self.frame(side, buffer).await? {
-                Frame::Fragment => {}
-                Frame::Last => return Ok(Incoming::Packet),
-                Frame::Control(incoming) => {
-                    if self.rules.amid_message() {
-                        self.partial = std::mem::take(buffer);
-                    }
-                    return Ok(incoming);
-                }
-            }
-        }
-    }
-
-    fn pulse(&self) -> Option<Pulse> {
-        Some(self.gate.mark.pulse())
-    }
-
-    async fn linger(&mut self) {
-        self.gate.arriving = None;
-        let _ = tokio::time::timeout(LINGER_TIME, self.throw_away()).await;
-    }
-}
-
-/// Why no more is read: the stream's error, or a bound that travelled through the library as one.
-fn ended(error: &io::Error) -> ReadError {
-    match (error.get_ref().and_then(|inner| inner.downcast_ref()), error.kind()) {
-        (Some(Passed::Time), _) => ReadError::Slow,
-        (Some(Passed::Memory), _) => ReadError::NoMemory,
-        (None, io::ErrorKind::UnexpectedEof) => ReadError::Gone("closed without a close frame".into()),
-        (None, _) => ReadError::Gone(error.to_string()),
-    }
-}
-
-/// A bound that a packet under way has passed.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("a packet under way passed a bound: {self:?}")]
-enum Passed {
-    Time,
-    Memory,
+/// A frame of which `left` bytes of payload are still to come.
+#[derive(Debug)]
+struct Frame {
+    kind: Kind,
+    mask: [u8; 4],
+    left: u64,
+    /// A control frame's payload so far.
+    control: Vec<u8>,
 }
 
 /// A packet of which something is still to come.
@@ -170,116 +73,192 @@ struct Arriving {
     account: Account,
 }
 
-/// Shows the library one frame at a time: reads never reach past the end of the frame whose header was taken last.
-#[derive(Debug)]
-struct Gate<R> {
-    /// Limited before every read.
-    inner: Take<R>,
-    /// Read from the stream and not yet handed on, from `at` on.
-    ahead: Vec<u8>,
-    at: usize,
-    /// Bytes of the current frame, header included, that the library has not yet seen.
-    left: u64,
-    intake: Arc<dyn Intake>,
-    mark: Arc<Mark>,
-    /// Whether the current frame is a packet's.
-    data: bool,
-    /// `None` also for a packet that was all there as its header was read: the common case, which costs no look at the clock.
-    arriving: Option<Arriving>,
-}
-
-impl<R: AsyncRead + Unpin> Gate<R> {
-    /// Waits for the next frame's header, leaves it in place for the library, and opens the gate for that frame.
-    async fn header(&mut self) -> io::Result<Header> {
-        loop {
-            if let Some(header) = Header::parse(&self.ahead[self.at..]) {
-                self.left = header.size as u64 + header.length;
-                return Ok(header);
-            }
-            if self.fill().await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+impl<R: AsyncRead + Unpin> Reader<R> {
+    /// `ahead` is what was read together with the handshake.
+    pub(super) fn new(inner: R, side: Side, ahead: &[u8], intake: Arc<dyn Intake>) -> Self {
+        Self {
+            inner,
+            rules: Rules::new(side),
+            ahead: ahead.to_vec(),
+            at: 0,
+            frame: None,
+            partial: PacketBuffer::new(),
+            intake,
+            mark: Mark::new(),
+            arriving: None,
         }
     }
 
-    /// What the current frame is, now that its header is known.
-    fn admit(&mut self, kind: Kind) {
-        let Kind::Data(last) = kind else {
-            self.data = false;
-            return;
-        };
-        self.data = true;
-        let all_here = last && self.left <= (self.ahead.len() - self.at) as u64;
-        if self.arriving.is_none() && !all_here {
-            self.arriving = Some(Arriving { since: Instant::now(), bytes: 0, account: Account::new() });
+    /// Takes frames from the front of `bytes` until one has something to report; gives that, and how many bytes it used. Uses all
+    /// of them, but for a header cut short, where there is nothing to report.
+    fn take(&mut self, bytes: &[u8], buffer: &mut PacketBuffer) -> Result<(Option<Incoming>, usize), ReadError> {
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            let Some(frame) = &mut self.frame else {
+                let Some(header) = Header::parse(rest) else { return Ok((None, used)) };
+                let kind = self.rules.announce(&header, self.intake.bounds().max_packet_bytes)?;
+                let here = (rest.len() - header.size) as u64;
+                if matches!(kind, Kind::Data(_)) && self.arriving.is_none() {
+                    let whole = kind == Kind::Data(true) && header.length <= here;
+                    let begun = || Arriving { since: Instant::now(), bytes: 0, account: Account::new() };
+                    self.arriving = (!whole).then(begun);
+                }
+                self.frame = Some(Frame { kind, mask: header.mask, left: header.length, control: Vec::new() });
+                used += header.size;
+                continue;
+            };
+            let count = usize::try_from(frame.left).unwrap_or(usize::MAX).min(rest.len());
+            let masked = self.rules.side() == Side::Server;
+            let copied = |payload: &mut [u8]| {
+                if masked {
+                    unmask(payload, frame.mask);
+                }
+            };
+            if let Kind::Data(_) = frame.kind {
+                buffer.extend_with(&rest[..count], copied);
+            } else {
+                let before = frame.control.len();
+                frame.control.extend_from_slice(&rest[..count]);
+                copied(&mut frame.control[before..]);
+            }
+            frame.mask.rotate_left(count % 4);
+            frame.left -= count as u64; // at most `left`, see above
+            used += count;
+            let (kind, whole) = (frame.kind, frame.left == 0);
+            self.took(if matches!(kind, Kind::Data(_)) { count } else { 0 })?;
+            if !whole {
+                return Ok((None, used));
+            }
+            let Some(frame) = self.frame.take() else { continue };
+            let incoming = match kind {
+                Kind::Data(false) => continue,
+                Kind::Data(true) => {
+                    self.arriving = None;
+                    Incoming::Packet
+                }
+                Kind::Ping => Incoming::Ping(frame.control),
+                Kind::Pong => Incoming::Alive,
+                Kind::Close => Incoming::Closed(close_code(&frame.control)?),
+            };
+            return Ok((Some(incoming), used));
         }
     }
 
     /// More of the packet under way is here, or something else while it is under way.
-    fn took(&mut self, bytes: usize) -> io::Result<()> {
+    fn took(&mut self, bytes: usize) -> Result<(), ReadError> {
         let Some(arriving) = &mut self.arriving else { return Ok(()) };
         arriving.bytes += bytes;
         if arriving.since.elapsed() > self.intake.bounds().time_for(arriving.bytes) {
-            return Err(io::Error::other(Passed::Time));
+            return Err(ReadError::Slow);
         }
         if !arriving.account.holds(arriving.bytes, &*self.intake) {
-            return Err(io::Error::other(Passed::Memory));
+            return Err(ReadError::NoMemory);
         }
         Ok(())
     }
 
-    /// Reads what there is behind what is unread, at most [`FILL`] bytes; holds no memory while it waits.
-    async fn fill(&mut self) -> io::Result<usize> {
+    /// What was read ahead, to its first report. Forgets what it used.
+    fn take_ahead(&mut self, buffer: &mut PacketBuffer) -> Result<Option<Incoming>, ReadError> {
+        if self.at == self.ahead.len() {
+            return Ok(None);
+        }
+        let ahead = std::mem::take(&mut self.ahead);
+        let (incoming, used) = self.take(&ahead[self.at..], buffer)?;
+        self.at += used;
+        if self.at == ahead.len() {
+            self.at = 0;
+        } else {
+            self.ahead = ahead;
+        }
+        Ok(incoming)
+    }
+
+    /// Reads once and takes what is there, to its first report; holds no memory while it waits.
+    async fn fill(&mut self, buffer: &mut PacketBuffer) -> Result<Option<Incoming>, ReadError> {
         poll_fn(|cx| {
             let mut space = [const { MaybeUninit::uninit() }; FILL];
             let mut read = ReadBuf::uninit(&mut space);
-            self.inner.set_limit(FILL as u64);
-            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+            // A header cut short goes first, so that what is taken is in one piece.
+            let cut = &self.ahead[self.at..];
+            read.put_slice(cut);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read)).map_err(|error| ended(&error))?;
+            let bytes = read.filled();
+            if bytes.len() == cut.len() {
+                let amid = self.frame.is_some() || !cut.is_empty();
+                let how = if amid { "in the middle of a frame" } else { "without a close frame" };
+                return Poll::Ready(Err(ReadError::Gone(format!("closed {how}"))));
+            }
+            (self.ahead, self.at) = (Vec::new(), 0);
             self.mark.beat();
-            self.took(0)?;
-            let mut ahead = Vec::with_capacity(self.ahead.len() - self.at + read.filled().len());
-            ahead.extend_from_slice(&self.ahead[self.at..]);
-            ahead.extend_from_slice(read.filled());
-            (self.ahead, self.at) = (ahead, 0);
-            Poll::Ready(Ok(read.filled().len()))
+            let (incoming, used) = self.take(bytes, buffer)?;
+            self.took(0)?; // also where all that came was a piece of a header
+            if used < bytes.len() {
+                self.ahead = bytes[used..].to_vec();
+            }
+            Poll::Ready(Ok(incoming))
         })
         .await
     }
 
     /// Throws away what there is; zero at the end of the stream.
     async fn skip(&mut self) -> io::Result<usize> {
-        self.forget_ahead();
-        let count = self.fill().await?;
-        self.forget_ahead();
-        Ok(count)
+        (self.ahead, self.at) = (Vec::new(), 0);
+        poll_fn(|cx| {
+            let mut space = [const { MaybeUninit::uninit() }; FILL];
+            let mut read = ReadBuf::uninit(&mut space);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut read))?;
+            Poll::Ready(Ok(read.filled().len()))
+        })
+        .await
     }
 
-    fn forget_ahead(&mut self) {
-        (self.ahead, self.at) = (Vec::new(), 0);
+    async fn throw_away(&mut self) {
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match self.skip().await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => left = left.saturating_sub(count),
+            }
+        }
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for Gate<R> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let gate = self.get_mut();
-        let unread = &gate.ahead[gate.at..];
-        let before = buf.filled().len();
-        if unread.is_empty() {
-            gate.inner.set_limit(gate.left);
-            ready!(Pin::new(&mut gate.inner).poll_read(cx, buf))?;
-            gate.mark.beat();
-        } else {
-            let most = usize::try_from(gate.left).unwrap_or(usize::MAX);
-            let count = unread.len().min(buf.remaining()).min(most);
-            buf.put_slice(&unread[..count]);
-            gate.at += count;
-            if gate.at == gate.ahead.len() {
-                gate.forget_ahead();
-            }
+impl<R: AsyncRead + Unpin + Send + 'static> PacketReader for Reader<R> {
+    async fn read(&mut self, buffer: &mut PacketBuffer) -> Result<Incoming, ReadError> {
+        buffer.clear();
+        if self.rules.amid_message() {
+            *buffer = std::mem::take(&mut self.partial);
         }
-        let count = buf.filled().len() - before;
-        gate.left -= count as u64; // both branches are limited to `left`
-        Poll::Ready(gate.took(if gate.data { count } else { 0 }))
+        let incoming = loop {
+            if let Some(incoming) = self.take_ahead(buffer)? {
+                break incoming;
+            }
+            if let Some(incoming) = self.fill(buffer).await? {
+                break incoming;
+            }
+        };
+        if incoming != Incoming::Packet && self.rules.amid_message() {
+            self.partial = std::mem::take(buffer);
+        }
+        Ok(incoming)
+    }
+
+    fn pulse(&self) -> Option<Pulse> {
+        Some(self.mark.pulse())
+    }
+
+    async fn linger(&mut self) {
+        self.arriving = None;
+        let _ = tokio::time::timeout(LINGER_TIME, self.throw_away()).await;
+    }
+}
+
+/// Why no more is read.
+fn ended(error: &io::Error) -> ReadError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => ReadError::Gone("closed without a close frame".into()),
+        _ => ReadError::Gone(error.to_string()),
     }
 }
 

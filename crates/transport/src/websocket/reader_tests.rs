@@ -1,5 +1,7 @@
 //! The reader over streams that come in pieces of any size.
 
+use std::task::Context;
+
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt;
 
@@ -141,7 +143,7 @@ async fn between_frames_no_memory_is_held() {
     for _ in 0..3 {
         reader.read(&mut buffer).await.unwrap();
     }
-    assert_eq!(reader.gate.ahead.capacity(), 0);
+    assert_eq!(reader.ahead.capacity(), 0);
     // Nor while it waits, with half a header there.
     bytes.truncate(3);
     client.write_all(&bytes).await.unwrap();
@@ -149,7 +151,7 @@ async fn between_frames_no_memory_is_held() {
     assert!(futures_util::poll!(&mut read).is_pending());
     assert!(std::mem::size_of_val(&*read) <= 1_024, "the future holds {} bytes", std::mem::size_of_val(&*read));
     drop(read);
-    assert!(reader.gate.ahead.capacity() <= 3);
+    assert!(reader.ahead.capacity() <= 3);
 }
 
 #[tokio::test]
@@ -169,9 +171,11 @@ async fn a_large_length_announced_and_refused_costs_nothing() {
     let mut bytes = wire(&[Sent::Packet(vec![vec![0; 70_000]], false)]);
     bytes[2..10].copy_from_slice(&(1u64 << 40).to_be_bytes());
     let mut reader = Reader::new(Pieces::new(bytes, vec![14]), Side::Server, &[], up_to(4_000_000));
-    let verdict = reader.read(&mut PacketBuffer::new()).await;
+    let mut buffer = PacketBuffer::new();
+    let verdict = reader.read(&mut buffer).await;
     assert!(matches!(verdict, Err(ReadError::TooLarge(4_000_000))));
-    assert_eq!(reader.gate.inner.get_ref().at, 14, "refused by the header, before any payload was read");
+    assert_eq!(reader.inner.at, 14, "refused by the header, before any more was read");
+    assert!(buffer.payload().is_empty() && reader.ahead.capacity() == 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -293,7 +297,7 @@ async fn a_large_frame_may_take_as_long_as_the_least_rate_and_each_piece_is_a_si
         if lives {
             assert_eq!(end.unwrap(), Incoming::Packet);
             assert_eq!(start.elapsed().as_secs(), 50, "longer than the patience alone");
-            assert!(reader.gate.arriving.is_none());
+            assert!(reader.arriving.is_none());
         } else {
             assert!(matches!(end, Err(ReadError::Slow)), "{end:?}");
             assert_eq!(start.elapsed().as_secs(), 21, "10 s, and half of the time passed since");

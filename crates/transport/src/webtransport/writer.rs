@@ -11,7 +11,7 @@ use roomcast_protocol::{CloseCode, Packet};
 use web_transport_quinn::Session;
 
 use super::{Shared, header, stream_code};
-use crate::PacketWriter;
+use crate::{PacketWriter, Tried};
 
 /// How long closing waits for the peer to have what was written, whatever it does.
 const CONFIRM: Duration = Duration::from_secs(1);
@@ -36,6 +36,15 @@ pub struct Writer {
     unconfirmed: VecDeque<quinn::SendStream>,
     /// How many of them there may be before they are looked through.
     look: usize,
+    /// The packet of which QUIC has taken a part, or nothing yet, where `try_write` would have had to wait.
+    begun: Option<Begun>,
+}
+
+/// A packet on its way to QUIC.
+struct Begun {
+    stream: Unfinished,
+    /// What QUIC has not taken; empty where it has.
+    chunks: [Bytes; 2],
 }
 
 /// A packet's payload, shared with its other recipients until this one's QUIC has no more use for it.
@@ -61,7 +70,7 @@ impl Drop for Unfinished {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, header: header::encoded(), unconfirmed: VecDeque::new(), look: UNASKED }
+        Self { shared, header: header::encoded(), unconfirmed: VecDeque::new(), look: UNASKED, begun: None }
     }
 
     /// The session below, for what packets cannot express.
@@ -69,14 +78,27 @@ impl Writer {
         &self.shared.session
     }
 
-    /// Writes one packet on a stream of its own, and waits only for QUIC to take it.
+    /// Writes one packet on a stream of its own, and waits only for QUIC to take it. Where this is dropped, the stream is reset.
     pub(super) async fn send(&mut self, payload: Bytes) -> io::Result<()> {
+        let mut begun = self.begin(payload).await?;
+        self.finish(&mut begun).await
+    }
+
+    async fn begin(&self, payload: Bytes) -> io::Result<Begun> {
         let gone = |_| io::Error::new(io::ErrorKind::ConnectionAborted, self.shared.reason());
         let stream = quinn::Connection::open_uni(&self.shared.session).await.map_err(gone)?;
-        let mut stream = Unfinished(Some(stream));
-        let written = match &mut stream.0 {
-            Some(stream) => stream.write_all_chunks(&mut [self.header.clone(), payload]).await,
-            None => Ok(()),
+        Ok(Begun { stream: Unfinished(Some(stream)), chunks: [self.header.clone(), payload] })
+    }
+
+    /// Writes what is left of a packet. May be dropped and called again.
+    async fn finish(&mut self, begun: &mut Begun) -> io::Result<()> {
+        let Begun { stream, chunks } = begun;
+        let written = loop {
+            let left = chunks.iter().position(|chunk| !chunk.is_empty());
+            let (Some(left), Some(stream)) = (left, &mut stream.0) else { break Ok(()) };
+            if let Err(error) = stream.write_chunks(&mut chunks[left..]).await {
+                break Err(error);
+            }
         };
         match written {
             Ok(()) => {
@@ -94,6 +116,14 @@ impl Writer {
             Err(error) => {
                 Err(io::Error::new(io::ErrorKind::ConnectionAborted, format!("{error}: {}", self.shared.reason())))
             }
+        }
+    }
+
+    /// Writes what is left of the packet that `try_write` could not finish.
+    async fn finish_begun(&mut self) -> io::Result<()> {
+        match self.begun.take() {
+            Some(mut begun) => self.finish(&mut begun).await,
+            None => Ok(()),
         }
     }
 
@@ -125,7 +155,40 @@ impl Writer {
 }
 
 impl PacketWriter for Writer {
+    fn try_write(&mut self, batch: &[Packet]) -> Option<io::Result<Tried>> {
+        let mut packets = 0;
+        if let Some(mut begun) = self.begun.take() {
+            match self.finish(&mut begun).now_or_never() {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    self.begun = Some(begun);
+                    return Some(Ok(Tried { packets, blocked: true }));
+                }
+            }
+        }
+        for packet in batch {
+            let begun = self.begin(Bytes::from_owner(Payload(packet.clone()))).now_or_never();
+            let mut begun = match begun {
+                Some(Ok(begun)) => begun,
+                Some(Err(error)) => return Some(Err(error)),
+                None => return Some(Ok(Tried { packets, blocked: true })),
+            };
+            packets += 1;
+            match self.finish(&mut begun).now_or_never() {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Some(Err(error)),
+                None => {
+                    self.begun = Some(begun);
+                    return Some(Ok(Tried { packets, blocked: true }));
+                }
+            }
+        }
+        Some(Ok(Tried { packets, blocked: false }))
+    }
+
     async fn write(&mut self, batch: &[Packet]) -> io::Result<()> {
+        self.finish_begun().await?;
         for packet in batch {
             self.send(Bytes::from_owner(Payload(packet.clone()))).await?;
         }
@@ -144,7 +207,11 @@ impl PacketWriter for Writer {
     async fn close(&mut self, code: CloseCode, reason: &str) {
         // Closing abandons what is still under way, and what the peer has is read before the close is.
         if !self.shared.is_closed() {
-            let _ = tokio::time::timeout(CONFIRM, self.confirmed()).await;
+            let confirm = async {
+                let _ = self.finish_begun().await;
+                self.confirmed().await;
+            };
+            let _ = tokio::time::timeout(CONFIRM, confirm).await;
         }
         self.shared.close(code.number(), reason);
         let _ = tokio::time::timeout(CLOSE, self.shared.session.closed()).await;

@@ -167,6 +167,7 @@ mod tests {
             sockets: Sockets::default(),
             token: None,
         })
+        .unwrap()
     }
 
     fn feed(store: &Arc<Store>, types: Option<&str>) -> Feed {
