@@ -9,6 +9,7 @@ use roomcast_benches::media_path::{EGRESS, INGRESS, MediaPath};
 use roomcast_benches::samples::{Media, USER, packet};
 use roomcast_protocol::{Dialect, PacketBuffer, SessionId, UserId, peek};
 use roomcast_relay::{Ingress, Time};
+use roomcast_transport::websocket;
 
 fn unmask(c: &mut Criterion) {
     let mut group = c.benchmark_group("unmask");
@@ -17,7 +18,7 @@ fn unmask(c: &mut Criterion) {
         let mut out = masked.clone();
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(format!("router, in place, {bytes} bytes"), |b| {
-            b.iter(|| fastwebsockets::unmask(black_box(&mut out), key));
+            b.iter(|| websocket::unmask(black_box(&mut out), key));
         });
         group.bench_function(format!("bare, with the copy, {bytes} bytes"), |b| {
             b.iter(|| frame::unmask(black_box(&mut out), black_box(&masked), key));
