@@ -122,7 +122,7 @@ fn generated(out: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(out, "<!-- Made by scripts/bench; what is written here by hand is lost. -->\n")?;
     writeln!(
         out,
-        "{}. {} rounds of {:.0} s for each, router and bare broadcaster in turns, {RATE} packets a second and sender; medians, and in \
+        "{}. Rounds for each: {}, of {:.0} s, router and bare broadcaster in turns, {RATE} packets a second and sender; medians, and in \
          brackets the least and the most. A ratio is of two rounds that followed each other.\n",
         results.machine, results.rounds, results.seconds
     )?;
