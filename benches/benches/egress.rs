@@ -13,7 +13,7 @@ use roomcast_relay::EgressLimits;
 const RECIPIENTS: usize = 100;
 
 fn queues(c: &mut Criterion) {
-    let mut group = c.benchmark_group("push and drain, per copy");
+    let mut group = c.benchmark_group("push to 100 queues and drain them");
     let few = EgressLimits { packets: 8, ..EGRESS };
     for (name, packets, limits) in [
         ("one at a time", 1, EGRESS),
