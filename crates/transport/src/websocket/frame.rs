@@ -233,7 +233,7 @@ pub(super) fn encode(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Op
 }
 
 /// Takes the mask off a payload, or puts it on (RFC 6455, section 5.3): eight bytes at a time, which the compiler makes more.
-pub(super) fn unmask(payload: &mut [u8], mask: [u8; 4]) {
+pub fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (words, rest) = payload.as_chunks_mut::<8>();

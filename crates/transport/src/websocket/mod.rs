@@ -24,6 +24,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 pub use client::{ClientReader, ClientWriter, ConnectError, connect, connect_with};
+#[doc(hidden)]
+pub use frame::unmask; // for its micro-benchmark
 pub use reader::Reader;
 pub use stream::{ReadSide, Stream, WriteSide};
 pub use writer::Writer;
