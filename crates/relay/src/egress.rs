@@ -4,8 +4,8 @@
 //! Order is arrival order, over all senders. What goes, in this order of precedence:
 //!
 //! - **Late.** Video and opaque media that waited longer than `max_delay`; audio after [`AUDIO_PATIENCE`] times that. Control never.
-//! - **Congested.** What would make audio late. Video and opaque media in front of audio that has waited for a quarter of
-//!   `max_delay`; and, where the receiver's writer is held up, a newcomer of theirs behind more than the link takes in three or two eighths
+//! - **Congested.** What would make audio late. Video and opaque media in front of audio that has waited for five sixteenths of
+//!   `max_delay`; and, where the receiver's writer is held up, a newcomer of theirs behind more than the link takes in eight or six sixteenths
 //!   of `max_delay` (`pace.rs`). A key frame first has deltas and opaque media make way for it.
 //! - **No room** in packets, bytes or the node's budget: the oldest of the lowest [`Class`] queued goes, until the newcomer fits.
 //!   Where only higher classes are queued, the newcomer goes; where it could not fit even if everything of its own class and
@@ -30,7 +30,7 @@ use std::time::Duration;
 use roomcast_protocol::{Class, Packet, Tag};
 
 use self::flows::Flows;
-use self::pace::Pace;
+use self::pace::{BELOW, Pace};
 use self::slots::{List, Order, Slots};
 use crate::budget::Share;
 use crate::{Budget, DropReason, Time};
@@ -38,16 +38,16 @@ use crate::{Budget, DropReason, Time};
 /// Audio may wait this many times as long as video: a gap in speech is worse than a late word.
 pub const AUDIO_PATIENCE: u32 = 2;
 
-/// Audio that has waited for this part of `max_delay` is worth more than any picture in front of it.
-pub const AUDIO_IMPATIENCE: u32 = 4;
+/// Audio that has waited for so many sixteenths of `max_delay`, 156 ms of 500, is worth more than any picture in front of it.
+pub const AUDIO_IMPATIENCE: u32 = 5;
 
-/// A picture is taken in where all up to it has left the queue within so many eighths of `max_delay`: 187 ms of 500. Less, and a
+/// A picture is taken in where all up to it is at the receiver within so many sixteenths of `max_delay`: 250 ms of 500. Less, and a
 /// key frame of usual size would not fit a link that could carry it; more, and audio is late behind one.
-pub const LINK_SHARE: u32 = 3;
+pub const LINK_SHARE: u32 = 8;
 
-/// The same for media that nobody can read and that are no larger than what else waits of them. Such are never known to be useless, so
-/// they fill a thin link for good, and audio always waits behind them.
-pub const OPAQUE_SHARE: u32 = 2;
+/// The same for media that nobody can read and that are not much larger than what else waits of them. Such are never known to be
+/// useless, so they fill a thin link for good, and audio always waits behind them.
+pub const OPAQUE_SHARE: u32 = 6;
 
 /// A writer that is held up is handed what its link takes in this part of `max_delay`.
 pub const BATCH_SHARE: u32 = 10;
@@ -383,9 +383,9 @@ impl<P: Queued> EgressQueue<P> {
         // Going by size: one that is far larger than those that wait is a key frame, most likely.
         let is_large = length / 2 > (opaque.bytes / opaque.packets.max(1)) as usize;
         let share = if tag.class == Class::Opaque && !is_large { OPAQUE_SHARE } else { LINK_SHARE };
-        let time = limits.max_delay / 8 * share;
+        let time = limits.max_delay / 16 * share;
         let Some((takes, in_hand)) = self.pace.outlook(now, waited, limits.max_delay, time) else { return true };
-        let coming = in_hand.saturating_add(length + WIRE_OVERHEAD);
+        let coming = in_hand.saturating_add(BELOW + length + WIRE_OVERHEAD);
         if self.on_the_wire().saturating_add(coming) <= takes {
             return true;
         }
@@ -409,7 +409,7 @@ impl<P: Queued> EgressQueue<P> {
     fn expire(&mut self, now: Time, limits: &EgressLimits, drops: &mut impl FnMut(&P, DropReason)) {
         // What came first has waited longest: mostly nothing has waited for long, and that is all there is to see.
         let Some(oldest) = self.oldest() else { return };
-        if now.since(oldest) <= limits.max_delay / AUDIO_IMPATIENCE {
+        if now.since(oldest) <= limits.max_delay / 16 * AUDIO_IMPATIENCE {
             return;
         }
         for class in [Class::Delta, Class::Opaque, Class::KeyFrame, Class::Audio] {
@@ -425,7 +425,7 @@ impl<P: Queued> EgressQueue<P> {
         }
         let Some(audio) = self.ranks[Class::Audio as usize].list.first() else { return };
         let audio = self.slots.arrived(audio);
-        if now.since(audio) > limits.max_delay / AUDIO_IMPATIENCE {
+        if now.since(audio) > limits.max_delay / 16 * AUDIO_IMPATIENCE {
             for class in [Class::Delta, Class::Opaque, Class::KeyFrame] {
                 while let Some(first) = self.ranks[class as usize].list.first()
                     && self.slots.arrived(first) <= audio

@@ -3,8 +3,8 @@
 //!
 //! A receiver that keeps up has no measure: its writer comes back at once, and how fast its link is cannot be known. One whose
 //! writer is held up takes what it is handed between the ends of two writes that were held up, since what lies below the queue is as
-//! full at the one as at the other; that is a sample. From the beginning of a busy time to its first such end is one too, too large
-//! by what the socket holds. Time in which the writer waits by its own choice, or for a processor, is no time of the link: see
+//! full at the one as at the other; that is a sample. From the beginning of a busy time to its first such end is one too, less what
+//! the socket has taken and not sent. Time in which the writer waits by its own choice, or for a processor, is no time of the link: see
 //! [`Pace::ready`].
 
 use std::time::Duration;
@@ -13,6 +13,10 @@ use crate::Time;
 
 /// The measure is forgotten when so many bytes more than it allows for were taken: twice it, and what the system's buffers take.
 const DISPROOF_BYTES: u64 = 64 * 1024;
+
+/// What waits below the queue of a receiver that is held up, in a socket that holds 4 KiB at most and asks for more when it is half
+/// empty. How much it is at a time, nobody can tell.
+pub(super) const BELOW: usize = 3 * 1024;
 
 /// While nothing is held up the measure doubles, first after so many times `max_delay`: 2 s for 500 ms. A link that has become
 /// faster must be found out, and where only audio is sent nothing else tells.
@@ -42,6 +46,8 @@ pub(super) struct Pace {
     writing: bool,
     /// The writer has found nothing to write since it was last handed something.
     idle: bool,
+    /// The sample under way began with an idle writer.
+    from_idle: bool,
     /// Whether the measure is a guess: raised since the last sample.
     raised: bool,
     /// Guesses that were wrong, one after the other.
@@ -79,7 +85,9 @@ impl Pace {
             if self.rate != 0 && time < micros(max_delay) / 4 {
                 return;
             }
-            let sample = (u64::from(self.taken) * 1_000 / time).clamp(1, u64::from(u32::MAX)) as u32;
+            let below = if self.from_idle { (BELOW as u32).min(self.taken / 2) } else { 0 };
+            let taken = self.taken - below;
+            let sample = (u64::from(taken) * 1_000 / time).clamp(1, u64::from(u32::MAX)) as u32;
             // Half of the old and half of the new: a system's buffers fill and empty in steps.
             if self.raised && sample < self.rate {
                 self.failures = (self.failures + 1).min(MOST_FAILURES);
@@ -90,7 +98,7 @@ impl Pace {
                 }
                 self.rate = if self.rate == 0 { sample } else { self.rate / 2 + sample.div_ceil(2) };
             }
-            (self.since, self.taken, self.raised) = (now, 0, false);
+            (self.since, self.taken, self.raised, self.from_idle) = (now, 0, false, false);
         } else if self.rate != 0 {
             let lately = micros(now.since(self.settled));
             let expected = u64::from(self.rate) * 2 * lately / 1_000;
@@ -116,7 +124,7 @@ impl Pace {
     pub(super) fn handed(&mut self, now: Time, bytes: usize) {
         self.handed_at = now;
         if std::mem::take(&mut self.idle) {
-            (self.since, self.taken) = (now, 0);
+            (self.since, self.taken, self.from_idle) = (now, 0, true);
         }
         self.batch = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.passed = self.passed.saturating_add(self.batch);
@@ -230,7 +238,7 @@ mod tests {
     fn a_measure_is_forgotten_when_more_was_taken_and_raised_ever_more_seldom_while_that_proves_wrong() {
         let held_up = |pace: &mut Pace| {
             pace.idle();
-            pace.handed(Time::ZERO, 1_000);
+            pace.handed(Time::ZERO, 2_000);
             pace.ready(Time::from_millis(100), DELAY);
             assert_eq!(pace.takes(SECOND), Some(10_000));
         };
@@ -253,7 +261,7 @@ mod tests {
             }
             assert_eq!((pace.takes(SECOND), waited), (Some(20_000), seconds * 1_000 + 100));
             pace.idle();
-            pace.handed(Time::from_millis(now), 2_000);
+            pace.handed(Time::from_millis(now), 4_000);
             now += 200;
             pace.ready(Time::from_millis(now), DELAY);
         }

@@ -129,7 +129,7 @@ impl Books {
         assert!(entry.tag.class < Class::Audio, "{entry:?} was dropped for audio");
         let audio = self.queued.iter().find(|queued| queued.tag.class == Class::Audio);
         if audio.is_some_and(|audio| {
-            entry.arrived <= audio.arrived && now.since(audio.arrived) > limits.max_delay / 4 && !is_newcomer
+            entry.arrived <= audio.arrived && now.since(audio.arrived) > limits.max_delay / 16 * 5 && !is_newcomer
         }) {
             return;
         }
