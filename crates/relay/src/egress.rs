@@ -30,7 +30,7 @@ use std::time::Duration;
 use roomcast_protocol::{Class, Packet, Tag};
 
 use self::flows::Flows;
-use self::pace::{BELOW, Pace};
+use self::pace::Pace;
 use self::slots::{List, Order, Slots};
 use crate::budget::Share;
 use crate::{Budget, DropReason, Time};
@@ -384,8 +384,8 @@ impl<P: Queued> EgressQueue<P> {
         let is_large = length / 2 > (opaque.bytes / opaque.packets.max(1)) as usize;
         let share = if tag.class == Class::Opaque && !is_large { OPAQUE_SHARE } else { LINK_SHARE };
         let time = limits.max_delay / 16 * share;
-        let Some((takes, in_hand)) = self.pace.outlook(now, waited, limits.max_delay, time) else { return true };
-        let coming = in_hand.saturating_add(BELOW + length + WIRE_OVERHEAD);
+        let Some((takes, below)) = self.pace.outlook(now, waited, limits.max_delay, time) else { return true };
+        let coming = below.saturating_add(length + WIRE_OVERHEAD);
         if self.on_the_wire().saturating_add(coming) <= takes {
             return true;
         }

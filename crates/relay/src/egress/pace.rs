@@ -3,8 +3,8 @@
 //!
 //! A receiver that keeps up has no measure: its writer comes back at once, and how fast its link is cannot be known. One whose
 //! writer is held up takes what it is handed between the ends of two writes that were held up, since what lies below the queue is as
-//! full at the one as at the other; that is a sample. From the beginning of a busy time to its first such end is one too, less what
-//! the socket has taken and not sent. Time in which the writer waits by its own choice, or for a processor, is no time of the link: see
+//! full at the one as at the other; that is a sample. From the beginning of a busy time to its first such end is one too, but
+//! for what is thought to wait below. Time in which the writer waits by its own choice, or for a processor, is no time of the link: see
 //! [`Pace::ready`].
 
 use std::time::Duration;
@@ -16,9 +16,16 @@ const DISPROOF_BYTES: u64 = 64 * 1024;
 
 /// What waits below the queue of a receiver that is held up, in a socket that holds 4 KiB at most and asks for more when it is half
 /// empty. How much it is at a time, nobody can tell.
-pub(super) const BELOW: usize = 3 * 1024;
+const BELOW: u64 = 3 * 1024;
 
-/// While nothing is held up the measure doubles, first after so many times `max_delay`: 2 s for 500 ms. A link that has become
+/// A sample of fewer bytes tells little.
+const LEAST_SAMPLE: u64 = 8 * 1024;
+
+/// The most that is taken to wait there and in the network behind it: where the measure is too low, what is thought to wait would
+/// grow without end.
+const MOST_BELOW: u64 = 16 * 1024;
+
+/// While nothing is held up the measure grows by half, first after so many times `max_delay`: 2 s for 500 ms. A link that has become
 /// faster must be found out, and where only audio is sent nothing else tells.
 const RAISE_AFTER: u32 = 4;
 
@@ -40,14 +47,16 @@ pub(super) struct Pace {
     taken: u32,
     /// Bytes handed out since `settled`.
     passed: u32,
+    /// Bytes that, by the measure, the link had still to carry of all that was handed out, at `handed_at`.
+    below: u32,
+    /// The same when the sample under way began.
+    below_then: u32,
     /// Bytes a millisecond; 0: not known.
     rate: u32,
     /// Something was handed out, and nothing is known of its end.
     writing: bool,
     /// The writer has found nothing to write since it was last handed something.
     idle: bool,
-    /// The sample under way began with an idle writer.
-    from_idle: bool,
     /// Whether the measure is a guess: raised since the last sample.
     raised: bool,
     /// Guesses that were wrong, one after the other.
@@ -79,36 +88,52 @@ impl Pace {
 
     fn judge(&mut self, now: Time, held: Duration, least: u64, max_delay: Duration) {
         if micros(held) >= least.max(1) {
-            let time = micros(now.since(self.since)).max(1);
             (self.settled, self.passed) = (now, 0);
-            // Shorter, and how full the socket was at either end would matter more than what went through it.
-            if self.rate != 0 && time < micros(max_delay) / 4 {
-                return;
-            }
-            let below = if self.from_idle { (BELOW as u32).min(self.taken / 2) } else { 0 };
-            let taken = self.taken - below;
-            let sample = (u64::from(taken) * 1_000 / time).clamp(1, u64::from(u32::MAX)) as u32;
-            // Half of the old and half of the new: a system's buffers fill and empty in steps.
-            if self.raised && sample < self.rate {
-                self.failures = (self.failures + 1).min(MOST_FAILURES);
-                self.rate = sample;
-            } else {
-                if self.raised {
-                    self.failures = 0;
-                }
-                self.rate = if self.rate == 0 { sample } else { self.rate / 2 + sample.div_ceil(2) };
-            }
-            (self.since, self.taken, self.raised, self.from_idle) = (now, 0, false, false);
+            self.measure(now, max_delay);
+            let left = self.left(now).clamp(BELOW, MOST_BELOW);
+            self.below = u32::try_from(left.saturating_add(self.carried(now))).unwrap_or(u32::MAX);
         } else if self.rate != 0 {
             let lately = micros(now.since(self.settled));
             let expected = u64::from(self.rate) * 2 * lately / 1_000;
             if u64::from(self.passed) > expected + DISPROOF_BYTES {
                 self.forget();
             } else if lately > (u64::from(RAISE_AFTER) * micros(max_delay)) << (2 * self.failures) {
-                self.rate = self.rate.saturating_mul(2);
+                self.rate = self.rate.saturating_add(self.rate.div_ceil(2));
                 (self.settled, self.passed, self.raised) = (now, 0, true);
             }
         }
+    }
+
+    /// A write that was held up has ended: takes a sample, if there is enough to it.
+    fn measure(&mut self, now: Time, max_delay: Duration) {
+        let time = micros(now.since(self.since)).max(1);
+        // Less, and how much waited in the socket and behind it at either end would matter more than what went through.
+        if time < micros(max_delay) / 4 || u64::from(self.taken) < LEAST_SAMPLE {
+            return;
+        }
+        let taken = (u64::from(self.taken) + u64::from(self.below_then)).saturating_sub(BELOW);
+        let sample = (taken * 1_000 / time).clamp(1, u64::from(u32::MAX)) as u32;
+        if self.raised && sample < self.rate {
+            self.failures = (self.failures + 1).min(MOST_FAILURES);
+            self.rate = sample;
+        } else {
+            if self.raised {
+                self.failures = 0;
+            }
+            // Half of the old and half of the new: a system's buffers fill and empty in steps.
+            self.rate = if self.rate == 0 { sample } else { self.rate / 2 + sample.div_ceil(2) };
+        }
+        (self.since, self.taken, self.below_then, self.raised) = (now, 0, BELOW as u32, false);
+    }
+
+    /// Bytes that the link has carried since something was last handed out, by the measure.
+    fn carried(&self, now: Time) -> u64 {
+        u64::from(self.rate).saturating_mul(micros(now.since(self.handed_at))) / 1_000
+    }
+
+    /// Bytes that it has still to carry.
+    fn left(&self, now: Time) -> u64 {
+        u64::from(self.below).saturating_sub(self.carried(now))
     }
 
     fn forget(&mut self) {
@@ -122,11 +147,13 @@ impl Pace {
 
     /// So many bytes were handed to the writer.
     pub(super) fn handed(&mut self, now: Time, bytes: usize) {
-        self.handed_at = now;
-        if std::mem::take(&mut self.idle) {
-            (self.since, self.taken, self.from_idle) = (now, 0, true);
-        }
         self.batch = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let left = if self.rate == 0 { 0 } else { self.left(now) as u32 };
+        if std::mem::take(&mut self.idle) {
+            (self.since, self.taken, self.below_then) = (now, 0, left);
+        }
+        self.below = left.saturating_add(self.batch);
+        self.handed_at = now;
         self.passed = self.passed.saturating_add(self.batch);
         self.taken = self.taken.saturating_add(self.batch);
         self.writing = true;
@@ -159,9 +186,8 @@ impl Pace {
         if known == u64::MAX {
             return None;
         }
-        let in_hand =
-            if self.writing { u64::from(self.batch).saturating_sub(known.saturating_mul(held) / 1_000) } else { 0 };
-        Some(((known.saturating_mul(micros(time)) / 1_000) as usize, in_hand as usize))
+        let left = u64::from(self.below).saturating_sub(known.saturating_mul(held) / 1_000);
+        Some(((known.saturating_mul(micros(time)) / 1_000) as usize, left as usize))
     }
 }
 
@@ -238,20 +264,20 @@ mod tests {
     fn a_measure_is_forgotten_when_more_was_taken_and_raised_ever_more_seldom_while_that_proves_wrong() {
         let held_up = |pace: &mut Pace| {
             pace.idle();
-            pace.handed(Time::ZERO, 2_000);
-            pace.ready(Time::from_millis(100), DELAY);
+            pace.handed(Time::ZERO, 13_072);
+            pace.ready(Time::from_millis(1_000), DELAY);
             assert_eq!(pace.takes(SECOND), Some(10_000));
         };
         let mut pace = Pace::default();
         held_up(&mut pace);
-        let mut now = Time::from_millis(100);
+        let mut now = Time::from_millis(1_000);
         pace.handed(now, 70_000);
-        now = Time::from_millis(105);
+        now = Time::from_millis(1_005);
         pace.ready(now, DELAY);
         assert_eq!(pace.takes(SECOND), None, "70 kB in 5 ms");
         let mut pace = Pace::default();
         held_up(&mut pace);
-        let mut now = 100;
+        let mut now = 1_000;
         for seconds in [2, 8, 32, 128, 128] {
             let mut waited = 0;
             while pace.takes(SECOND) == Some(10_000) {
@@ -259,10 +285,10 @@ mod tests {
                 pace.handed(Time::from_millis(now), 100);
                 pace.ready(Time::from_millis(now), DELAY);
             }
-            assert_eq!((pace.takes(SECOND), waited), (Some(20_000), seconds * 1_000 + 100));
+            assert_eq!((pace.takes(SECOND), waited), (Some(15_000), seconds * 1_000 + 100));
             pace.idle();
-            pace.handed(Time::from_millis(now), 4_000);
-            now += 200;
+            pace.handed(Time::from_millis(now), 13_072);
+            now += 1_000;
             pace.ready(Time::from_millis(now), DELAY);
         }
     }
