@@ -5,7 +5,7 @@
 //!
 //! - **Late.** Video and opaque media that waited longer than `max_delay`; audio after [`AUDIO_PATIENCE`] times that. Control never.
 //! - **Congested.** What would make audio late. Video and opaque media in front of audio that has waited for five sixteenths of
-//!   `max_delay`; and, where the receiver's writer is held up, a newcomer of theirs behind more than the link takes in eight or six sixteenths
+//!   `max_delay`; and, where the receiver's writer is held up, a newcomer of theirs behind more than the link takes in eight or five sixteenths
 //!   of `max_delay` (`pace.rs`). A key frame first has deltas and opaque media make way for it.
 //! - **No room** in packets, bytes or the node's budget: the oldest of the lowest [`Class`] queued goes, until the newcomer fits.
 //!   Where only higher classes are queued, the newcomer goes; where it could not fit even if everything of its own class and
@@ -47,7 +47,7 @@ pub const LINK_SHARE: u32 = 8;
 
 /// The same for media that nobody can read and that are not much larger than what else waits of them. Such are never known to be
 /// useless, so they fill a thin link for good, and audio always waits behind them.
-pub const OPAQUE_SHARE: u32 = 6;
+pub const OPAQUE_SHARE: u32 = 5;
 
 /// A writer that is held up is handed what its link takes in this part of `max_delay`.
 pub const BATCH_SHARE: u32 = 10;

@@ -57,6 +57,8 @@ pub(super) struct Pace {
     writing: bool,
     /// The writer has found nothing to write since it was last handed something.
     idle: bool,
+    /// Whether the measure is a first guess, from too small a sample.
+    rough: bool,
     /// Whether the measure is a guess: raised since the last sample.
     raised: bool,
     /// Guesses that were wrong, one after the other.
@@ -97,11 +99,16 @@ impl Pace {
             let expected = u64::from(self.rate) * 2 * lately / 1_000;
             if u64::from(self.passed) > expected + DISPROOF_BYTES {
                 self.forget();
-            } else if lately > (u64::from(RAISE_AFTER) * micros(max_delay)) << (2 * self.failures) {
+            } else if lately > self.raise_after(max_delay) {
                 self.rate = self.rate.saturating_add(self.rate.div_ceil(2));
                 (self.settled, self.passed, self.raised) = (now, 0, true);
             }
         }
+    }
+
+    /// How long nothing must have been held up for the measure to be raised.
+    fn raise_after(&self, max_delay: Duration) -> u64 {
+        if self.rough { micros(max_delay) } else { (u64::from(RAISE_AFTER) * micros(max_delay)) << (2 * self.failures) }
     }
 
     /// A write that was held up has ended: takes a sample, if there is enough to it.
@@ -109,11 +116,18 @@ impl Pace {
         let time = micros(now.since(self.since)).max(1);
         // Less, and how much waited in the socket and behind it at either end would matter more than what went through.
         if time < micros(max_delay) / 4 || u64::from(self.taken) < LEAST_SAMPLE {
+            if self.rate == 0 {
+                // Too low, most likely: the first packets wait behind what the socket and the network took in at once. That is
+                // the right side to begin on.
+                self.rate = (u64::from(self.taken) * 1_000 / time).clamp(1, u64::from(u32::MAX)) as u32;
+                self.rough = true;
+            }
             return;
         }
-        let taken = (u64::from(self.taken) + u64::from(self.below_then)).saturating_sub(BELOW);
+        // At most what waits now: a rate that is too high costs audio, one that is too low some video.
+        let taken = (u64::from(self.taken) + u64::from(self.below_then).min(BELOW)).saturating_sub(BELOW);
         let sample = (taken * 1_000 / time).clamp(1, u64::from(u32::MAX)) as u32;
-        if self.raised && sample < self.rate {
+        if self.raised && !self.rough && sample < self.rate {
             self.failures = (self.failures + 1).min(MOST_FAILURES);
             self.rate = sample;
         } else {
@@ -121,8 +135,9 @@ impl Pace {
                 self.failures = 0;
             }
             // Half of the old and half of the new: a system's buffers fill and empty in steps.
-            self.rate = if self.rate == 0 { sample } else { self.rate / 2 + sample.div_ceil(2) };
+            self.rate = if self.rate == 0 || self.rough { sample } else { self.rate / 2 + sample.div_ceil(2) };
         }
+        self.rough = false;
         (self.since, self.taken, self.below_then, self.raised) = (now, 0, BELOW as u32, false);
     }
 
@@ -137,7 +152,7 @@ impl Pace {
     }
 
     fn forget(&mut self) {
-        (self.rate, self.raised, self.failures) = (0, false, 0);
+        (self.rate, self.rough, self.raised, self.failures) = (0, false, false, 0);
     }
 
     /// The writer found nothing to write.
