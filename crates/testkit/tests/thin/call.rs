@@ -23,7 +23,7 @@ const IN_TIME: Duration = Duration::from_millis(300);
 const ROOM: &str = "call";
 const SENDERS: u32 = 3;
 const ALONE: Duration = Duration::from_secs(3);
-const TOGETHER: Duration = Duration::from_secs(10);
+const TOGETHER: Duration = Duration::from_secs(15);
 const AUDIO: (Duration, usize) = (Duration::from_millis(20), 100);
 const FRAME: Duration = Duration::from_micros(33_333);
 const DELTA: usize = 2_500;
@@ -51,7 +51,8 @@ pub(crate) struct Report {
     pub(crate) pictures_per_second: f64,
     pub(crate) thin_in_order: bool,
     pub(crate) undecodable: Vec<Picture>,
-    pub(crate) most_buffered: f64,
+    /// Packets and bytes.
+    pub(crate) most_queued: (u64, u64),
     pub(crate) drops_for_room: f64,
     drops: Vec<(&'static str, f64)>,
     pub(crate) others_lost: usize,
@@ -72,8 +73,8 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "  video: {} key frames, {} deltas, {:.1} pictures/s; at most {} bytes queued; drops {:?}",
-            self.keys, self.deltas, self.pictures_per_second, self.most_buffered, self.drops
+            "  video: {} key frames, {} deltas, {:.1} pictures/s; at most {:?} packets and bytes queued; drops {:?}",
+            self.keys, self.deltas, self.pictures_per_second, self.most_queued, self.drops
         )?;
         write!(
             f,
@@ -161,6 +162,15 @@ impl Thin {
 
 const REASONS: [&str; 6] = ["queue_packets", "queue_bytes", "budget", "late", "congested", "waiting_for_key_frame"];
 
+/// What waits for the receiver on the thin link: packets and bytes.
+async fn queued(node: &NodeBox) -> (u64, u64) {
+    let (_, body) = node.admin("GET", &format!("/rooms/{ROOM}")).await;
+    let room: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let sessions = room["sessions"].as_array().unwrap();
+    let thin = sessions.iter().find(|session| session["user"] == "thin").expect("it is in the room");
+    (thin["queued_packets"].as_u64().unwrap(), thin["queued_bytes"].as_u64().unwrap())
+}
+
 /// Runs the call, on a node that listens at this address.
 pub(crate) async fn run(via: Via, lettering: Lettering, address: IpAddr, shaping: Shaping) -> Report {
     let shaped = match &shaping {
@@ -198,10 +208,11 @@ pub(crate) async fn run(via: Via, lettering: Lettering, address: IpAddr, shaping
     let thin = Thin::join(&node, via, shaping).await;
     let joined = now_micros();
     let until = Instant::now() + TOGETHER;
-    let mut most_buffered = 0.0_f64;
+    let mut most_queued = (0, 0);
     while Instant::now() < until {
-        most_buffered = most_buffered.max(node.metric("roomcast_buffered_bytes", &[]).await);
-        sleep(Duration::from_millis(50)).await;
+        let (packets, bytes) = queued(&node).await;
+        most_queued = (most_queued.0.max(packets), most_queued.1.max(bytes));
+        sleep(Duration::from_millis(20)).await;
     }
     let ended = now_micros();
     // What was sent until then has half a second more to arrive.
@@ -249,7 +260,7 @@ pub(crate) async fn run(via: Via, lettering: Lettering, address: IpAddr, shaping
         pictures_per_second: (keys + deltas) as f64 / seconds,
         thin_in_order: had.is_in_order(),
         undecodable: if lettering == Lettering::Hinted { had.undecodable(&sent) } else { Vec::new() },
-        most_buffered,
+        most_queued,
         drops_for_room: drops.iter().take(3).map(|(_, count)| count).sum(),
         drops,
         others_lost,
