@@ -12,6 +12,8 @@ pub enum DropReason {
     Budget,
     /// Egress: it waited in the queue for longer than its kind may.
     Late,
+    /// Egress: video or unreadable media that would have made audio late on the receiver's link.
+    Congested,
     /// Egress: a delta frame whose stream lost a frame before it; its receiver could not decode it.
     WaitingForKeyFrame,
     /// Egress: the queue's connection ended with this packet still in it, or before it could be queued.
@@ -43,11 +45,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order of the discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::QueuePackets,
         Self::QueueBytes,
         Self::Budget,
         Self::Late,
+        Self::Congested,
         Self::WaitingForKeyFrame,
         Self::Closed,
         Self::Malformed,
@@ -71,6 +74,7 @@ impl DropReason {
             Self::QueueBytes => "queue_bytes",
             Self::Budget => "budget",
             Self::Late => "late",
+            Self::Congested => "congested",
             Self::WaitingForKeyFrame => "waiting_for_key_frame",
             Self::Closed => "closed",
             Self::Malformed => "malformed",

@@ -12,6 +12,7 @@ pub mod member;
 pub mod node_box;
 pub mod peers;
 pub mod soak;
+pub mod thin;
 
 pub use call::{Call, ROOM};
 pub use member::{Heard, Member, SOON, content, control};

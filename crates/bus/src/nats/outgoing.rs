@@ -192,7 +192,7 @@ impl Outgoing {
 
 fn counter(counts: &mut BusCounts, reason: DropReason) -> &mut u64 {
     match reason {
-        DropReason::Late => &mut counts.dropped_late,
+        DropReason::Late | DropReason::Congested => &mut counts.dropped_late,
         DropReason::Closed | DropReason::BusDown => &mut counts.dropped_down,
         _ => &mut counts.dropped_full,
     }

@@ -32,6 +32,12 @@ struct Books {
     pushed: u64,
     delivered: u64,
     dropped: BTreeMap<&'static str, u64>,
+    /// When something was last handed to the writer, if it has not come back since.
+    writing_since: Option<Time>,
+    /// How long the oldest had waited when the newcomer came.
+    waited: Duration,
+    /// Whether a write ever took long.
+    was_held_up: bool,
     /// Judge only that no delta follows a gap, not that each delta dropped for one had one.
     lenient_about_gaps: bool,
 }
@@ -98,6 +104,7 @@ impl Books {
                 let patience = patience(class, limits).expect("control is never late");
                 assert!(now.since(entry.arrived) > patience, "{entry:?} was dropped as late at {now:?}");
             }
+            DropReason::Congested => self.check_drop_for_audio(entry, newcomer.is_some(), now, limits),
             DropReason::WaitingForKeyFrame => {
                 assert_eq!(class, Class::Delta);
                 if !self.lenient_about_gaps {
@@ -115,6 +122,35 @@ impl Books {
             history.iter_mut().find(|frame| frame.number == number).unwrap().dropped = true;
         }
         *self.dropped.entry(reason.label()).or_default() += 1;
+    }
+
+    /// A picture goes for audio that waits behind it, or since a writer that is held up has enough.
+    fn check_drop_for_audio(&self, entry: Entry, is_newcomer: bool, now: Time, limits: &EgressLimits) {
+        assert!(entry.tag.class < Class::Audio, "{entry:?} was dropped for audio");
+        let audio = self.queued.iter().find(|queued| queued.tag.class == Class::Audio);
+        if audio.is_some_and(|audio| {
+            entry.arrived <= audio.arrived && now.since(audio.arrived) > limits.max_delay / 16 * 5 && !is_newcomer
+        }) {
+            return;
+        }
+        let is_held_up = self.writing_since.is_some_and(|_| self.waited >= limits.max_delay / 8);
+        assert!(self.was_held_up || is_held_up, "{entry:?} was dropped for a writer that keeps up");
+        if !is_newcomer {
+            let newcomer = self.newcomer.expect("what waits makes way for a newcomer only");
+            assert!(matches!(newcomer.tag.class, Class::KeyFrame | Class::Opaque), "{entry:?} went for {newcomer:?}");
+            assert!(entry.tag.class < Class::KeyFrame && entry.tag.class <= newcomer.tag.class, "{entry:?}");
+        }
+    }
+
+    /// The writer has come back, as it says itself or by draining.
+    fn came_back(&mut self, now: Time, exact: bool, limits: &EgressLimits) {
+        let waited = self.queued.front().map_or(Duration::ZERO, |oldest| now.since(oldest.arrived));
+        if let Some(since) = self.writing_since.take() {
+            self.was_held_up |= match exact {
+                true => now.since(since) >= limits.max_delay / 16,
+                false => waited >= limits.max_delay / 4,
+            };
+        }
     }
 
     fn check_drop_for_room(&self, entry: Entry, reason: DropReason, is_newcomer: bool, limits: &EgressLimits) {
@@ -183,6 +219,7 @@ impl Observed {
             books.flows.entry((tag.sender, tag.flow)).or_default().push(frame);
         }
         books.newcomer = Some(entry);
+        books.waited = books.queued.front().map_or(Duration::ZERO, |oldest| now.since(oldest.arrived));
         let pushed = queue.push(packet, now, limits, &mut |packet, reason| books.saw_drop(packet, reason, now, limits));
         match books.newcomer.take() {
             Some(entry) => {
@@ -195,16 +232,26 @@ impl Observed {
         pushed
     }
 
+    /// The writer says that it could take more.
+    pub(crate) fn ready(&mut self, now: Time, limits: &EgressLimits) {
+        self.queue.ready(now, limits);
+        self.books.came_back(now, true, limits);
+    }
+
     /// Drains once; the numbers of what came out.
     pub(crate) fn drain(&mut self, now: Time, limits: &EgressLimits, batch: Batch) -> Vec<Packet> {
         let Self { queue, books } = self;
         let mut out = Vec::new();
+        books.came_back(now, false, limits);
         let drained = queue.drain(now, limits, batch, &mut out, &mut |packet, reason| {
             books.saw_drop(packet, reason, now, limits);
         });
         let bytes: usize = out.iter().map(|packet| packet.payload().len()).sum();
         assert_eq!((drained.packets, drained.bytes), (out.len(), bytes));
         assert!(out.len() <= batch.packets && (bytes <= batch.bytes || out.len() == 1), "{drained:?} in {batch:?}");
+        if !out.is_empty() {
+            books.writing_since = Some(now);
+        }
         let oldest = books.queued.front().filter(|_| !out.is_empty());
         assert_eq!(drained.longest_wait, oldest.map_or(Duration::ZERO, |entry| now.since(entry.arrived)));
         for packet in &out {
@@ -222,7 +269,8 @@ impl Observed {
     }
 
     pub(crate) fn drain_all(&mut self, now: Time, limits: &EgressLimits) {
-        self.drain(now, limits, Batch { packets: usize::MAX, bytes: usize::MAX });
+        // One that was held up is handed little at a time.
+        while !self.drain(now, limits, Batch { packets: usize::MAX, bytes: usize::MAX }).is_empty() {}
         assert!(self.queue.is_empty());
     }
 
@@ -247,6 +295,11 @@ impl Observed {
 
     pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
         self.books.dropped.get(reason.label()).copied().unwrap_or(0)
+    }
+
+    /// What is queued, for a test that looks at it.
+    pub(crate) fn number(packet: &Packet) -> u64 {
+        number_of(packet)
     }
 
     pub(crate) fn delivered(&self) -> u64 {

@@ -12,11 +12,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::TlsStream;
 
 /// Bytes that the kernel may hold unsent before it calls the socket full (TCP_NOTSENT_LOWAT). What is not on the wire
-/// should wait in the egress queue, where it still can be dropped for something newer. 16 KiB is one full TLS record,
-/// or 130 ms on a 1 Mbit/s link, well under `egress.max_delay`; a faster link drains it as acknowledgements arrive,
+/// should wait in the egress queue, where it still can be dropped for something newer. 4 KiB are 65 ms on a link of 500 kbit/s, a fifth
+/// of what audio may take in all; 16 KiB were 260, and made audio late. A fast link drains it as acknowledgements arrive,
 /// whatever its size, since bytes in flight do not count.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
+const NOT_SENT_LOW_WATER: u32 = 4 * 1024;
 
 /// Bytes that TLS may hold encrypted for one socket (the library's default is 64 KiB): two full records, so that one
 /// fills while the other drains. For the same reason as [`NOT_SENT_LOW_WATER`].
