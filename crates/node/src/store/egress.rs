@@ -502,7 +502,10 @@ impl Held<'_> {
         if let Some(writer) = self.writer.take() {
             state.writer = Writer::Here(writer);
             let store = &self.egress.store;
-            self.egress.schedule(state, store.clock.now(), &store.live());
+            let (now, live) = (store.clock.now(), store.live());
+            // What it waits from here on is our own choice, and not the link's doing.
+            state.queue.ready(now, &live.egress);
+            self.egress.schedule(state, now, &live);
         }
     }
 

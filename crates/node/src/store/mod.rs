@@ -149,7 +149,6 @@ pub struct StoreParts {
 
 impl Store {
     /// Makes an empty store.
-    #[must_use]
     ///
     /// # Errors
     /// When the system gives no thread for a lane.
