@@ -20,7 +20,7 @@ const MOST: usize = 64;
 pub(crate) struct Lanes {
     lanes: Box<[Arc<Lane>]>,
     next: AtomicUsize,
-    _threads: Option<DropGuard>,
+    threads: Option<DropGuard>,
 }
 
 /// One lane.
@@ -47,13 +47,13 @@ impl Lanes {
         let current = Handle::try_current().ok();
         if current.as_ref().is_none_or(|handle| handle.runtime_flavor() == RuntimeFlavor::CurrentThread) {
             let lane = Lane { flush: FlushSet::default(), runtime: current };
-            return Ok(Self { lanes: [Arc::new(lane)].into(), next: AtomicUsize::new(0), _threads: None });
+            return Ok(Self { lanes: [Arc::new(lane)].into(), next: AtomicUsize::new(0), threads: None });
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
         let stop = CancellationToken::new();
         let lanes = (0..cores).map(|number| lane(number, stop.clone()).map(Arc::new)).collect::<Result<_, _>>();
         let threads = stop.drop_guard();
-        Ok(Self { lanes: lanes?, next: AtomicUsize::new(0), _threads: Some(threads) })
+        Ok(Self { lanes: lanes?, next: AtomicUsize::new(0), threads: Some(threads) })
     }
 
     /// How many there are.
@@ -69,6 +69,12 @@ impl Lanes {
     /// One for a new connection: each in turn.
     pub(crate) fn next(&self) -> &Arc<Lane> {
         &self.lanes[self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len()]
+    }
+
+    /// Tasks on their threads.
+    pub(crate) fn tasks(&self) -> usize {
+        let onthreads = self.lanes.iter().filter(|_| self.threads.is_some());
+        onthreads.map(|lane| lane.runtime().metrics().num_alive_tasks()).sum()
     }
 
     /// Has all of them look at the settings again.

@@ -108,7 +108,7 @@ pub struct Store {
     pub config: Slot<ConfigMessage>,
     /// The token that changing admin calls need, and the file that shows it.
     pub token: Option<(String, PathBuf)>,
-    /// Handshakes and writers: they owe a client something and so outlive the actors that began them.
+    /// Handshakes and writes that wait: they owe a client something and so outlive the actors that began them.
     pub(crate) tasks: TaskTracker,
     pub(crate) handshakes: Arc<Semaphore>,
     settings: ArcSwap<Settings>,
@@ -266,10 +266,16 @@ impl Store {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Handshakes, writers and last readings that are under way.
+    /// Handshakes, writes that wait, and last readings that are under way.
     #[must_use]
     pub fn tasks_under_way(&self) -> usize {
         self.tasks.len()
+    }
+
+    /// Tasks on the lanes: connections, handshakes, flushers, QUIC's own. None where there is no thread but the node's.
+    #[must_use]
+    pub fn tasks_on_lanes(&self) -> usize {
+        self.lanes.tasks()
     }
 
     /// Starts the actors of a new room. That there is no supervisor right now is no failure: its next incarnation
