@@ -431,6 +431,8 @@ impl Egress {
         let live = self.store.live();
         let now = self.store.clock.now();
         let mut state = self.lock();
+        // Whatever was written has just been taken.
+        state.queue.ready(now, &live.egress);
         if std::mem::take(&mut state.ping) {
             return Next::Ping;
         }
