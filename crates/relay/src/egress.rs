@@ -41,9 +41,9 @@ pub const AUDIO_PATIENCE: u32 = 2;
 /// Audio that has waited for so many sixteenths of `max_delay`, 156 ms of 500, is worth more than any picture in front of it.
 pub const AUDIO_IMPATIENCE: u32 = 5;
 
-/// A picture is taken in where all up to it is at the receiver within so many sixteenths of `max_delay`: 250 ms of 500. Less, and a
+/// A picture is taken in where all up to it is at the receiver within so many sixteenths of `max_delay`: 219 ms of 500. Less, and a
 /// key frame of usual size would not fit a link that could carry it; more, and audio is late behind one.
-pub const LINK_SHARE: u32 = 8;
+pub const LINK_SHARE: u32 = 7;
 
 /// The same for media that nobody can read and that are not much larger than what else waits of them. Such are never known to be
 /// useless, so they fill a thin link for good, and audio always waits behind them.
